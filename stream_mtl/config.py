@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -151,6 +152,9 @@ class Task(Section):
     after: str | None = Field(
         None, description="funnel: the task whose positive comes first (ESMM)"
     )
+    listwise: float = Field(
+        0.0, ge=0, description="binary: weight of a softmax over the rows of an exposure"
+    )
 
 
 def _tasks() -> dict[str, Task]:
@@ -277,6 +281,13 @@ class Config(Section):
     checkpoint: Checkpoint = Checkpoint()
     dlq: DeadLetters = DeadLetters()
     metrics: Metrics = Metrics()
+
+    @classmethod
+    def load(cls, path: str | Path) -> Config:
+        """Settings of a TOML or YAML file over the defaults; ConfigError lists every fault found."""
+        from stream_mtl import config_file
+
+        return config_file.load(path)
 
 
 SECTION_CLASS: dict[str, KeyClass] = {

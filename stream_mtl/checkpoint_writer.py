@@ -1,0 +1,107 @@
+"""The thread that makes checkpoints durable while the fold goes on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from stream_mtl.checkpoint import CheckpointStore, Saved, SaveFailed
+from stream_mtl.failpoints import Failpoint, unarmed
+from stream_mtl.manifest import Identity
+from stream_mtl.snapshot import Snapshot, snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How a write ended: durable, or the reason (a closed set of words) why not."""
+
+    cut: int
+    snapshot_seconds: float
+    saved: Saved | None = None
+    reason: str = ""
+    message: str = ""
+
+
+class Joinable(Protocol):
+    def join(self, timeout: float | None = None) -> None: ...
+    def is_alive(self) -> bool: ...
+
+
+def thread(work: Callable[[], None]) -> Joinable:
+    """How work is run beside the fold; a test may run it at once instead."""
+    started = threading.Thread(target=work, name="checkpoint", daemon=True)
+    started.start()
+    return started
+
+
+class BackgroundWriter:
+    """At most one write at a time; a checkpoint that comes due meanwhile is skipped and counted.
+
+    A failed write never reaches the fold: it is counted, kept in `last_error`, and the next one tries
+    again under a new name. `take()` hands what has ended to the calling thread.
+    """
+
+    def __init__(
+        self,
+        store: CheckpointStore,
+        failpoint: Failpoint = unarmed,
+        spawn: Callable[[Callable[[], None]], Joinable] = thread,
+    ) -> None:
+        self._store = store
+        self._failpoint = failpoint
+        self._spawn = spawn
+        self._work: Joinable | None = None
+        self._ended: list[Written] = []
+        self.skipped = 0
+        self.failures = 0
+        self.last_error: SaveFailed | None = None
+
+    @property
+    def busy(self) -> bool:
+        return self._work is not None and self._work.is_alive()
+
+    def start(
+        self, state: Mapping[str, Any], identity: Identity, incarnation: str, now_ms: int
+    ) -> bool:
+        """Copy `state` now and write it meanwhile; False when the last write is still going on."""
+        if self.busy:
+            self.skipped += 1
+            return False
+        began = time.perf_counter()
+        copied = snapshot(state)
+        self._failpoint("checkpoint.cloned")
+        seconds = time.perf_counter() - began
+        self._work = self._spawn(
+            lambda: self._write(copied, identity, incarnation, now_ms, seconds)
+        )
+        return True
+
+    def take(self) -> list[Written]:
+        """What has ended since the last call, oldest first."""
+        ended, self._ended = self._ended, []
+        self.failures += sum(written.saved is None for written in ended)
+        return ended
+
+    def wait(self, timeout_s: float) -> bool:
+        """Until the write under way has ended; False when it has not within `timeout_s`."""
+        if self._work is not None:
+            self._work.join(timeout_s)
+        return not self.busy
+
+    def _write(
+        self, copied: Snapshot, identity: Identity, incarnation: str, now_ms: int, seconds: float
+    ) -> None:
+        try:
+            saved = self._store.save(copied, identity, incarnation, now_ms)
+        except SaveFailed as error:
+            self.last_error = error
+        except Exception as error:  # a thread's error would be lost, and the writer with it
+            self.last_error = SaveFailed("bug", repr(error))
+        else:
+            self._ended.append(Written(identity.cut, seconds, saved))
+            return
+        reason, message = self.last_error.reason, str(self.last_error)
+        self._ended.append(Written(identity.cut, seconds, None, reason, message))

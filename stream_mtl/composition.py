@@ -1,0 +1,55 @@
+"""Config to pipeline: the one file that names concrete classes."""
+
+from __future__ import annotations
+
+import torch
+
+from stream_mtl.config import Config
+from stream_mtl.errors import ConfigError
+from stream_mtl.evaluation import Evaluation
+from stream_mtl.features import Features
+from stream_mtl.label_join import LabelJoin
+from stream_mtl.learner import Learner
+from stream_mtl.pending import Pending
+from stream_mtl.pipeline import Parts, Pipeline
+from stream_mtl.retrieval import Retrieval
+from stream_mtl.scoring import Scoring
+from stream_mtl.shop import Shop
+from stream_mtl.text import load_encoder
+from stream_mtl.watermark import Watermark
+
+
+def compose(config: Config, lineage: str) -> Pipeline:
+    """The fold in its empty state. Raises ConfigError for names and combinations that do not exist."""
+    torch.set_num_threads(config.threads)
+    encoder = load_encoder(config.text)
+    shop = Shop(config.features, encoder.dim)
+    retrieval = Retrieval(shop, config)
+    features = Features(shop, retrieval, config)
+    learner = Learner(features.spec, config, choose_device(config.device))
+    return Pipeline(
+        config,
+        Parts(
+            watermark=Watermark(config.join.out_of_order_ms, config.cut.idle_cuts),
+            join=LabelJoin(config.join),
+            shop=shop,
+            features=features,
+            evaluation=Evaluation(config.evaluation, features.spec),
+            pending=Pending(features.spec, config.learner.batch_rows),
+            learner=learner,
+            scoring=Scoring(config, shop, retrieval, features, learner),
+            encoder=encoder,
+        ),
+        lineage,
+    )
+
+
+def choose_device(wanted: str) -> torch.device:
+    """`auto` takes a GPU where there is one."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "device = 'cuda', but torch sees no GPU. Set device = 'auto' or 'cpu', or check the driver."
+        )
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)

@@ -1,0 +1,220 @@
+"""A config file (TOML or YAML) to one validated `Config`, with messages that name the place and the fix.
+
+The layers above the file (environment, flags) are added in `workers/settings.py`; both use what is here.
+
+A table of names (`tasks`, `scoring.value`, ...) in a file replaces the whole default table, so that a
+task can be left out; the fields of a task that a default task of the same name has may be left out too.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from stream_mtl.config import SECTION_CLASS, Config, KeyClass
+from stream_mtl.errors import ConfigError
+
+Keys = tuple[str, ...]
+Tree = dict[str, Any]
+SECRET = re.compile(r"password|secret|oauthbearer\.config|\.key\.pem|token|credential", re.I)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One setting: its place, its type and what it says of itself. `names`: a table of names."""
+
+    keys: Keys
+    annotation: Any
+    description: str
+    key_class: KeyClass
+    names: bool
+
+
+def leaves(model: type[BaseModel] = Config, prefix: Keys = ()) -> Iterator[Leaf]:
+    """All settings in the order of the sections; the fields of a task are listed as `tasks.NAME.…`."""
+    for name, field in model.model_fields.items():
+        keys = (*prefix, name)
+        kind: Any = field.annotation
+        if _is_section(kind):
+            yield from leaves(kind, keys)
+            continue
+        names = get_origin(kind) is dict
+        key_class = SECTION_CLASS[keys[0]]
+        yield Leaf(keys, kind, field.description or "", key_class, names)
+        if names and _is_section(get_args(kind)[1]):
+            yield from leaves(get_args(kind)[1], (*keys, "NAME"))
+
+
+def resolve(keys: Sequence[str], origin: str) -> tuple[Keys, Any]:
+    """The place of a dotted key and its type. What follows a table of plain values is one name, dots
+    and all (`kafka.client.security.protocol`). Raises ConfigError with the nearest valid key."""
+    model: Any = Config
+    place: list[str] = []
+    rest = list(keys)
+    while rest:
+        name = rest.pop(0)
+        if not _is_section(model) or name not in model.model_fields:
+            raise ConfigError(_unknown(".".join(keys), origin))
+        place.append(name)
+        model = model.model_fields[name].annotation
+        if get_origin(model) is dict and rest:
+            model = get_args(model)[1]
+            if not _is_section(model):
+                return (*place, ".".join(rest)), model
+            place.append(rest.pop(0))
+    return tuple(place), model
+
+
+def read(path: str | Path) -> tuple[Tree, dict[Keys, str]]:
+    """The settings of a file and the origin `FILE:LINE` of each. Raises ConfigError."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"cannot read the config file {path}: {getattr(error, 'strerror', None) or error}; "
+            "`stream-mtl init` writes one"
+        ) from error
+    raw, line_of = (_yaml if path.suffix in {".yaml", ".yml"} else _toml)(path, text)
+    tree: Tree = {}
+    origins: dict[Keys, str] = {}
+    for keys, value in _plain_values(raw):
+        line = line_of(keys)
+        origin = f"{path}:{line}" if line else str(path)
+        place, kind = resolve(keys, origin)
+        if value == {} and _is_section(kind):
+            continue  # a header with nothing below it
+        put(tree, place, value)
+        origins[place] = origin
+    return tree, origins
+
+
+def put(tree: Tree, place: Keys, value: object) -> None:
+    for name in place[:-1]:
+        inner = tree.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{'.'.join(place)}: {name} is set as a value and as a table")
+        tree = inner
+    tree[place[-1]] = value
+
+
+def validate(tree: Tree, origins: Mapping[Keys, str]) -> Config:
+    """The frozen config, or one ConfigError that lists every key with expected, found and origin."""
+    defaults = Config().model_dump()["tasks"]
+    tasks = tree.get("tasks")
+    if isinstance(tasks, dict):
+        filled = {
+            name: {**defaults.get(name, {}), **task} if isinstance(task, dict) else task
+            for name, task in tasks.items()
+        }
+        tree = {**tree, "tasks": filled}
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_complaints(error, origins))) from error
+
+
+def load(path: str | Path) -> Config:
+    """The config of a file over the defaults; no environment, no flags."""
+    return validate(*read(path))
+
+
+def is_secret(keys: Sequence[str]) -> bool:
+    return keys[0] == "kafka" and SECRET.search(".".join(keys)) is not None
+
+
+def _complaints(error: ValidationError, origins: Mapping[Keys, str]) -> Iterator[str]:
+    seen: set[Keys] = set()
+    for fault in error.errors(include_url=False):
+        loc = tuple(str(part) for part in fault["loc"])
+        keys = next((loc[:n] for n in range(len(loc), 0, -1) if loc[:n] in origins), loc)
+        if keys in seen:  # a union reports each of its members
+            continue
+        seen.add(keys)
+        where = origins.get(keys, "")
+        expected = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        missing = fault["type"] == "missing"
+        expected = "a value" if missing else expected
+        found = "nothing" if missing else "***" if is_secret(keys) else repr(fault["input"])[:60]
+        yield f"{'.'.join(keys)}: expected {expected}, found {found}" + (
+            f" ({where})" if where else ""
+        )
+
+
+def _unknown(key: str, origin: str) -> str:
+    valid = sorted({".".join(leaf.keys) for leaf in leaves()} | set(Config.model_fields))
+    near = difflib.get_close_matches(key, valid, n=1, cutoff=0.6)
+    if not near:  # the right name in a wrong section is the other common slip
+        last = key.rpartition(".")[2]
+        names = {name.rpartition(".")[2]: name for name in reversed(valid)}
+        near = [names[hit] for hit in difflib.get_close_matches(last, list(names), n=1, cutoff=0.7)]
+    hint = f"did you mean {near[0]}?" if near else "see `stream-mtl config show` for the valid ones"
+    return f"unknown setting {key} ({origin}): {hint}"
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _plain_values(tree: Mapping[Any, Any], prefix: Keys = ()) -> Iterator[tuple[Keys, Any]]:
+    for name, value in tree.items():
+        keys = (*prefix, str(name))
+        if isinstance(value, dict) and value:
+            yield from _plain_values(value, keys)
+        else:
+            yield keys, value
+
+
+def _toml(path: Path, text: str) -> tuple[Tree, Any]:
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    lines: dict[Keys, int] = {}
+    table: Keys = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[+\s*([^\[\]#]+?)\s*\]+", line):
+            table = _split(header[1])
+            lines.setdefault(table, number)
+        elif key := re.match(r"""\s*((?:[\w.-]|"[^"]*"|'[^']*')+)\s*=""", line):
+            lines.setdefault((*table, *_split(key[1])), number)
+
+    def line_of(keys: Keys) -> int | None:
+        return next((lines[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in lines), None)
+
+    return tree, line_of
+
+
+def _split(dotted: str) -> Keys:
+    parts = re.findall(r""""[^"]*"|'[^']*'|[\w-]+""", dotted)
+    return tuple(part.strip("\"'") for part in parts)
+
+
+def _yaml(path: Path, text: str) -> tuple[Tree, Any]:
+    import yaml
+
+    try:
+        tree = yaml.safe_load(text) or {}
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected sections with keys, found {type(tree).__name__}")
+
+    def line_of(keys: Keys) -> int | None:
+        at, line = node, None
+        for key in keys:
+            pair = next((p for p in getattr(at, "value", ()) if p[0].value == key), None)
+            if pair is None:
+                break
+            line, at = pair[0].start_mark.line + 1, pair[1]
+        return line
+
+    return tree, line_of

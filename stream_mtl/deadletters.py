@@ -1,0 +1,119 @@
+"""Dead letters: refused records with their context in headers, and the breaker that stops a flood of them.
+
+Key, value, timestamp and original headers stay byte for byte, so that a repaired reader can take the
+record again; only a value refused for its size is cut short. The text of an error is left out unless
+asked for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.scores import CUT_HEADER, ConnectHeader, Reason, StreamsHeader
+from stream_mtl.config import DeadLetters
+from stream_mtl.cut import Headers, Reject
+from stream_mtl.errors import StateError
+
+KEPT_BYTES = 64 * 1024  # of an oversized value; its coordinates lead to the whole
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record for the dead-letter topic; `timestamp_ms` None leaves the time to the producer."""
+
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int | None
+    headers: Headers
+
+
+def dead_letter(
+    reject: Reject, cut_number: int, app: str, rank: int, config: DeadLetters
+) -> DeadLetter:
+    """What is written for a refused record. Its headers follow the original ones: the last one counts."""
+    record = reject.record
+    value = record.value
+    if value is not None and reject.reason == Reason.TOO_LARGE:
+        value = value[:KEPT_BYTES]
+    message = reject.message if config.include_message else ""
+    style = _connect if config.header_style == "connect" else _streams
+    context = {**style(reject, message, app, rank), CUT_HEADER: str(cut_number)}
+    added = tuple((str(name), text.encode()) for name, text in context.items())
+    return DeadLetter(record.key, value, record.timestamp_ms, record.headers + added)
+
+
+def _connect(reject: Reject, message: str, app: str, rank: int) -> dict[str, str]:
+    record = reject.record
+    return {
+        ConnectHeader.TOPIC: record.topic,
+        ConnectHeader.PARTITION: str(record.partition),
+        ConnectHeader.OFFSET: str(record.offset),
+        ConnectHeader.CONNECTOR: app,
+        ConnectHeader.TASK: str(rank),
+        ConnectHeader.STAGE: reject.stage,
+        ConnectHeader.CLASS: f"stream_mtl.{reject.stage}",
+        ConnectHeader.EXCEPTION: reject.reason,
+        ConnectHeader.MESSAGE: message,
+        ConnectHeader.STACKTRACE: "",  # a reject is a value: nothing was raised
+    }
+
+
+def _streams(reject: Reject, message: str, app: str, rank: int) -> dict[str, str]:
+    record = reject.record
+    return {
+        StreamsHeader.EXCEPTION: reject.reason,
+        StreamsHeader.STACKTRACE: "",
+        StreamsHeader.MESSAGE: message,
+        StreamsHeader.TOPIC: record.topic,
+        StreamsHeader.PARTITION: str(record.partition),
+        StreamsHeader.OFFSET: str(record.offset),
+    }
+
+
+class Breaker:
+    """Opens when more than `breaker_share` of the last `breaker_window` records were refused.
+
+    That is a broken producer, not poison: reading should stop instead of pouring a topic into the dead
+    letters. Pure: it is fed counts, cut by cut. With fewer records than a window the share is still of
+    the whole window, so that one bad first record does not open it. Once open it stays so until `close`.
+    """
+
+    def __init__(self, config: DeadLetters) -> None:
+        self._share, self._window = config.breaker_share, config.breaker_window
+        self._cuts: deque[tuple[int, int]] = deque()  # (records, rejects), whole cuts only
+        self._records = self._rejects = 0
+        self.open = False
+
+    def feed(self, records: int, rejects: int) -> bool:
+        """Count one cut; gives whether the breaker is open now."""
+        if records:
+            self._cuts.append((records, rejects))
+            self._records += records
+            self._rejects += rejects
+        while self._cuts and self._records - self._cuts[0][0] >= self._window:
+            old_records, old_rejects = self._cuts.popleft()
+            self._records -= old_records
+            self._rejects -= old_rejects
+        if self._rejects > self._share * max(self._records, self._window):
+            self.open = True
+        return self.open
+
+    def close(self) -> None:
+        """`resume`: forget what was counted and read on."""
+        self._cuts.clear()
+        self._records = self._rejects = 0
+        self.open = False
+
+    def state(self) -> dict[str, Any]:
+        return {"cuts": [list(cut) for cut in self._cuts], "open": self.open}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        if state.keys() != {"cuts", "open"}:
+            raise StateError(f"breaker: expected cuts and open, found {sorted(state)}")
+        self._cuts = deque((int(records), int(rejects)) for records, rejects in state["cuts"])
+        self._records = sum(records for records, _ in self._cuts)
+        self._rejects = sum(rejects for _, rejects in self._cuts)
+        self.open = bool(state["open"])

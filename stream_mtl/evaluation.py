@@ -1,0 +1,150 @@
+"""Prequential evaluation with label delay, and the probe sets.
+
+Served probabilities are kept until the label arrives and are scored then, before anything learns from
+it. Legend: B rows, T tasks, N (row, task) pairs whose label is known.
+
+Rows of sampled lists carry an offset (log of the inverse sampling rate). Log loss, normalised entropy and
+calibration compare on the scale of the sampled data: sigmoid(logit(served) + offset). AUC and NDCG rank by
+what was served, since an offset that differs between the rows of a list would rank by itself.
+
+Every (row, task) pair that is observed counts once: give corrections of earlier labels to the memories,
+not to `observe`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stream_mtl import config as settings
+from stream_mtl.batch import Batch, Spec
+from stream_mtl.errors import StateError
+from stream_mtl.hashing import mix64
+from stream_mtl.prequential import LABELS, LISTS, NDCG, POSITIVES, Sums, logits, ndcg
+from stream_mtl.probes import Probes, is_probe
+
+FADE_ROWS = 512  # rows after which the faded sums lose `fading` once
+
+Quality = dict[str, float | int | None]
+
+
+class Evaluation:
+    """Metrics per task over the whole lineage and faded; `listwise` names the tasks that get an NDCG."""
+
+    def __init__(
+        self, config: settings.Evaluation, spec: Spec, listwise: Collection[str] = ()
+    ) -> None:
+        self._config, self._spec = config, spec
+        self._listwise = tuple(i for i, task in enumerate(spec.tasks) if task in listwise)
+        self._whole, self._faded, self._fresh = (Sums(len(spec.tasks)) for _ in range(3))
+        self._fresh_rows = 0
+        self._probes = Probes(config.probe_rows, spec)
+
+    def observe(self, served_BT: Tensor, batch: Batch) -> None:
+        """Score the probabilities made at serving against the labels that are known now."""
+        mask_BT = batch.mask_BT.numpy()
+        row_N, task_N = mask_BT.nonzero()
+        if not len(row_N):
+            return
+        served = served_BT.detach().cpu().numpy()[row_N, task_N].astype(np.float64)
+        label_N = batch.label_BT.numpy()[row_N, task_N].astype(np.float64)
+        logit_N = logits(served)
+        offset_N = batch.offset_B.numpy()[row_N].astype(np.float64)
+        self._fresh.add(task_N, logit_N, logit_N + offset_N, label_N)
+        for task in self._listwise:
+            of_task = task_N == task
+            rows = row_N[of_task]
+            if len(rows):
+                gained = ndcg(
+                    _runs(batch.list_key_B.numpy())[rows],
+                    served[of_task],
+                    label_N[of_task],
+                    mix64(batch.row_key_B.numpy()[rows]),
+                )
+                self._fresh.total_TK[task, (NDCG, LISTS)] += gained
+        self._fresh_rows += len(batch)
+        if self._fresh_rows >= FADE_ROWS:
+            self._fade()
+
+    def _fade(self) -> None:
+        self._whole.merge(self._fresh)
+        self._faded.merge(self._fresh, self._config.fading)
+        self._fresh, self._fresh_rows = Sums(len(self._spec.tasks)), 0
+
+    def is_probe(self, list_key_B: Tensor) -> Tensor:
+        """Mask of the rows that are held out of training."""
+        return is_probe(list_key_B, self._config.probe_share)
+
+    def add_probes(self, batch: Batch) -> None:
+        """Keep held-out rows, up to `probe_rows` a task and domain."""
+        self._probes.add(batch)
+
+    def evaluate_probes(self, predict: Callable[[Batch], Tensor]) -> None:
+        """Measure the probe sets with the model of now; `predict` gives probabilities B x T."""
+        self._probes.evaluate(predict)
+
+    def probes(self) -> dict[tuple[str, int], tuple[float, float]]:
+        """(task, domain index) to (best AUC, AUC now)."""
+        return self._probes.measured()
+
+    def erase(self, user_key: int) -> int:
+        """Drop the probe rows of a user; the sums hold nothing of anyone."""
+        return self._probes.erase(user_key)
+
+    def summary(self) -> dict[str, Quality]:
+        """Per task, over the whole lineage; None where a value is not defined yet."""
+        return self._qualities(self._whole, 1.0)
+
+    def faded(self) -> dict[str, Quality]:
+        """The same with old rows fading away; counts are effective, not whole, numbers."""
+        return self._qualities(self._faded, self._config.fading)
+
+    def _qualities(self, old: Sums, fading: float) -> dict[str, Quality]:
+        sums = Sums(len(self._spec.tasks))
+        sums.merge(old)
+        sums.merge(self._fresh, fading if self._fresh_rows else 1.0)
+        return {name: self._quality(sums, i) for i, name in enumerate(self._spec.tasks)}
+
+    def _quality(self, sums: Sums, task: int) -> Quality:
+        return {
+            "labels": round(sums.total_TK[task, LABELS]),
+            "positives": round(sums.total_TK[task, POSITIVES]),
+            "auc": sums.auc(task),
+            "normalized_entropy": sums.normalized_entropy(task),
+            "calibration": sums.calibration(task),
+            "forgetting": self._probes.forgetting(task),
+            "ndcg": sums.ndcg(task),
+            "rmse": None,
+            "macro_f1": None,
+        }
+
+    def state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {"tasks": list(self._spec.tasks), "fresh_rows": self._fresh_rows}
+        for name, sums in self._sums().items():
+            state[f"{name}/total_TK"] = torch.from_numpy(sums.total_TK)
+            state[f"{name}/histogram_T2H"] = torch.from_numpy(sums.histogram_T2H)
+        return state | self._probes.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        if list(state["tasks"]) != list(self._spec.tasks):
+            raise StateError(
+                f"evaluation: the state is of tasks {state['tasks']}, this config has "
+                f"{list(self._spec.tasks)}: start a new lineage"
+            )
+        self._fresh_rows = int(state["fresh_rows"])
+        for name, sums in self._sums().items():
+            sums.total_TK = state[f"{name}/total_TK"].numpy().copy()
+            sums.histogram_T2H = state[f"{name}/histogram_T2H"].numpy().copy()
+        self._probes.restore(state)
+
+    def _sums(self) -> dict[str, Sums]:
+        return {"whole": self._whole, "faded": self._faded, "fresh": self._fresh}
+
+
+def _runs(list_key_B: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Number of the run of equal keys that each row is in, ascending."""
+    return np.concatenate(([0], np.cumsum(list_key_B[1:] != list_key_B[:-1]))).astype(np.int64)

@@ -1,0 +1,354 @@
+"""Exposures to rows of numbers, as of the moment of showing; outcomes to labelled batches.
+
+A click that nothing had shown gets negatives: some of the candidates that its user would have been
+shown then, and some drawn uniformly from the rest of the shop. Of each of these two strata a known
+share w of the items was kept as negatives, while positives are kept always, so within a stratum the
+log-odds in the sample are those in the shop + ln(1/w). That offset is given to every row of the stratum,
+positive or negative; training adds it to the logit and serving leaves it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stream_mtl import batch as batches
+from stream_mtl.batch import Batch, Spec
+from stream_mtl.config import Config
+from stream_mtl.description import DENSE, SPARSE, Description, Pairs
+from stream_mtl.events import Exposure, Outcome
+from stream_mtl.hashing import hash64, mix64
+from stream_mtl.retrieval import Candidates, Retrieval
+from stream_mtl.shop import Shop
+from stream_mtl.shop.columns import Array, Ints
+from stream_mtl.snapshots import Snapshots
+from stream_mtl.state import State
+
+QUERY_LASTS_MS = 30 * 60_000  # a query is in a user's mind this long
+ATTEMPTS = 8  # uniform draws a wanted negative, before fewer are taken
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Labelled rows of outcomes. `served_BT` belongs to `batch`; NaN where nothing was predicted."""
+
+    batch: Batch
+    served_BT: Tensor
+    corrections: Batch  # rows whose label changed since it was emitted, only the changed labels known
+
+
+class Features:
+    """Keeps a snapshot of every open exposure; everything else is read from the shop."""
+
+    def __init__(self, shop: Shop, retrieval: Retrieval, config: Config) -> None:
+        self.shop, self.retrieval, self.settings = shop, retrieval, config.features
+        self.spec = Spec(SPARSE, DENSE, tuple(config.tasks), config.features.table_rows, shop.text_dim)
+        self.description = Description(shop, retrieval, config.features.table_rows)
+        self.snapshots = Snapshots(self.spec)
+        self._surface: dict[str, int] = {"": 0}
+        self._opened = np.zeros(0, np.int64)  # rows of the newest `open`, for `served`
+
+    # ---- when something is shown
+
+    def open(self, exposures: Sequence[Exposure]) -> Batch:
+        """Rows of new exposures, from the shop as it is: call before their chunk's events count."""
+        if not exposures:
+            self._opened = np.zeros(0, np.int64)
+            return batches.empty(self.spec)
+        shop = self.shop
+        names = list(dict.fromkeys(e.user_id for e in exposures))
+        row_of = {name: row for row, name in enumerate(names)}
+        user_U = shop.user_slots(names)
+        drawn = self._draw([e for e in exposures if e.needs_negatives], names, user_U, row_of)
+        rows_E, items, hashes, offsets, positions = [], [], [], [], []
+        for e in exposures:
+            ids = [shown.item_id for shown in e.items]
+            slots = shop.item_slots(ids).tolist()
+            codes = [
+                int(shop.items.slots.hashed[s]) if s >= 0 else hash64(i)
+                for s, i in zip(slots, ids, strict=True)
+            ]
+            extra, offset = drawn.get(e.exposure_id, (np.zeros(0, np.int64), np.zeros(len(ids), np.float32)))
+            items += [*slots, *extra.tolist()]
+            hashes += [*codes, *shop.items.slots.hashed[extra].tolist()]
+            offsets.append(offset)
+            places = [] if e.needs_negatives else [min(max(s.position or 0, 0), self.spec.positions - 1) for s in e.items]
+            positions += places + [0] * (len(ids) + len(extra) - len(places))
+            rows_E.append(len(ids) + len(extra))
+        user_hash_E = [hash64(e.user_id) for e in exposures]
+        expand = np.repeat(np.arange(len(exposures)), rows_E)
+        row_E = np.array([row_of[e.user_id] for e in exposures])
+        time_E = np.array([e.time_ms for e in exposures], np.int64)
+        code = shop.items.domains.index
+        pairs = Pairs(
+            user_U=user_U,
+            row_B=row_E[expand],
+            item_B=np.array(items, np.int64),
+            query_B=self._queries(exposures, user_U[row_E], time_E)[expand],
+            time_B=time_E[expand],
+            user_hash_B=np.array(user_hash_E, np.int64)[expand],
+            item_hash_B=np.array(hashes, np.int64),
+            device_B=np.array([shop.devices.index.get(e.device, 0) for e in exposures])[expand],
+            domain_B=np.array([code.get(e.domain, 0) for e in exposures])[expand],
+            surface_B=np.array([self._surface_hash(e.surface) for e in exposures], np.int64)[expand],
+        )
+        list_key_E = np.array([hash64(e.exposure_id) for e in exposures], np.int64)
+        user_key_E = np.array([hash64(e.user_id, "user") for e in exposures], np.int64)
+        self._store(exposures, rows_E, pairs, np.concatenate(offsets), positions, list_key_E[expand], user_key_E[expand])
+        return self._emit(self._opened, *self._unlabelled(len(items)))
+
+    def served(self, prob_BT: Tensor) -> None:
+        """What was predicted for the rows of the newest `open`."""
+        self.snapshots.columns.served[self._opened] = prob_BT.detach().cpu().numpy()
+
+    # ---- when labels are known
+
+    def rows(self, outcomes: Sequence[Outcome]) -> Rows:
+        """Labelled rows; what an outcome closes is forgotten. Unknown exposures are passed over."""
+        c, tasks = self.snapshots.columns, self.spec.tasks
+        fresh, mended = _Labelled(len(tasks)), _Labelled(len(tasks))
+        closing = []
+        for outcome in outcomes:
+            row_R = self.snapshots.rows.get(outcome.exposure_id)
+            if row_R is None:
+                continue
+            label_RT, mask_RT = _labels(outcome, tasks, len(row_R))
+            if outcome.correction:
+                mask_RT &= ~c.known[row_R] | (c.label[row_R] != label_RT)
+            (mended if outcome.correction else fresh).add(row_R, label_RT, mask_RT)
+            c.label[row_R] = np.where(mask_RT, label_RT, c.label[row_R])
+            c.known[row_R] |= mask_RT
+            if outcome.closed:
+                closing.append(outcome.exposure_id)
+        row_B, label_BT, mask_BT = fresh.arrays()
+        rows = Rows(
+            self._emit(row_B, label_BT, mask_BT),
+            torch.from_numpy(c.served[row_B]),
+            self._emit(*mended.arrays()),
+        )
+        for exposure_id in closing:
+            if exposure_id in self.snapshots.rows:
+                self.snapshots.close(exposure_id)
+        return rows
+
+    # ---- when lists are made
+
+    def candidate_batch(self, kind: str, slot_U: Ints, candidates: Candidates) -> Batch:
+        """Rows to score, list after list, padding left out; `kind` is "user" or "query"."""
+        shop = self.shop
+        user_U = slot_U if kind == "user" else np.full(len(slot_U), -1, np.int64)
+        row_B, place_B = np.nonzero(candidates.item_UC >= 0)
+        item_B = candidates.item_UC[row_B, place_B].astype(np.int64)
+        time_U = np.full(len(slot_U), shop.now_ms, np.int64)
+        u, asked = shop.users.columns, shop.queries.columns
+        known_U = user_U >= 0
+        query_U = self._current_query(user_U, time_U) if kind == "user" else slot_U
+        domain_U = np.where(known_U, u.domain[user_U], 0) if kind == "user" else asked.domain[slot_U]
+        hash_U = np.where(known_U, shop.users.slots.hashed[user_U], 0)
+        surface = self._surface_hash("home" if kind == "user" else "search")
+        pairs = Pairs(
+            user_U=user_U,
+            row_B=row_B,
+            item_B=item_B,
+            query_B=query_U[row_B],
+            time_B=time_U[row_B],
+            user_hash_B=hash_U[row_B],
+            item_hash_B=shop.items.slots.hashed[item_B],
+            device_B=np.where(known_U, u.device[user_U], 0)[row_B].astype(np.int64),
+            domain_B=domain_U[row_B].astype(np.int64),
+            surface_B=np.full(len(row_B), surface, np.int64),
+        )
+        links = self.retrieval.links(user_U)
+        title_BE, query_BE = self._text(pairs.item_B, pairs.query_B)
+        rows = batches.empty(self.spec, len(row_B))
+        return Batch(
+            sparse_BF=torch.from_numpy(self.description.sparse(pairs)),
+            dense_BD=torch.from_numpy(self.description.dense(pairs, links)),
+            title_BE=torch.from_numpy(title_BE),
+            query_BE=torch.from_numpy(query_BE),
+            position_B=rows.position_B,
+            prior_B=torch.from_numpy(candidates.prior_UC[row_B, place_B]),
+            offset_B=rows.offset_B,
+            label_BT=rows.label_BT,
+            mask_BT=rows.mask_BT,
+            weight_B=rows.weight_B,
+            row_key_B=rows.row_key_B,
+            list_key_B=torch.from_numpy(row_B.astype(np.int64)),
+            user_key_B=rows.user_key_B,
+            time_B=torch.from_numpy(pairs.time_B),
+            domain_B=torch.from_numpy(pairs.domain_B),
+        )
+
+    def erase_user(self, user_id: str) -> int:
+        """Forget a user's open exposures; how many there were."""
+        self._opened = np.zeros(0, np.int64)
+        return self.snapshots.erase_user(hash64(user_id, "user"))
+
+    def state(self) -> State:
+        return {**self.snapshots.state(), "opened": torch.from_numpy(self._opened)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.snapshots.restore(state)
+        self._opened = state["opened"].numpy().copy()
+
+    # ---- steps of the above
+
+    def _store(
+        self,
+        exposures: Sequence[Exposure],
+        rows_E: Sequence[int],
+        pairs: Pairs,
+        offset_B: Array,
+        positions: Sequence[int],
+        list_key_B: Ints,
+        user_key_B: Ints,
+    ) -> None:
+        for e in exposures:
+            if e.exposure_id in self.snapshots.rows:
+                self.snapshots.close(e.exposure_id)
+        taken = [self.snapshots.take(e.exposure_id, n) for e, n in zip(exposures, rows_E, strict=True)]
+        self._opened = row_B = np.concatenate(taken)
+        shop, c = self.shop, self.snapshots.columns
+        links = self.retrieval.links(pairs.user_U)
+        c.sparse[row_B] = self.description.sparse(pairs)
+        c.dense[row_B] = self.description.dense(pairs, links)
+        c.position[row_B] = positions
+        prior_B = self.retrieval.prior(pairs.user_U, pairs.row_B, np.maximum(pairs.item_B, 0), links)
+        c.prior[row_B] = np.where(pairs.item_B >= 0, prior_B, self.retrieval.no_prior())
+        c.offset[row_B] = offset_B
+        c.item[row_B], c.query[row_B] = pairs.item_B, pairs.query_B
+        c.item_generation[row_B] = shop.items.slots.generation[pairs.item_B]
+        c.query_generation[row_B] = shop.queries.slots.generation[pairs.query_B]
+        c.row_key[row_B] = mix64(list_key_B ^ pairs.item_hash_B)
+        c.list_key[row_B], c.user_key[row_B] = list_key_B, user_key_B
+        c.time[row_B], c.domain[row_B] = pairs.time_B, pairs.domain_B
+        c.served[row_B] = np.nan
+
+    def _emit(self, row_B: Ints, label_BT: Array, mask_BT: Array) -> Batch:
+        c, shop = self.snapshots.columns, self.shop
+        item_B, query_B = c.item[row_B], c.query[row_B]
+        same_item_B = shop.items.slots.generation[item_B] == c.item_generation[row_B]
+        same_query_B = shop.queries.slots.generation[query_B] == c.query_generation[row_B]
+        text = self._text(np.where(same_item_B, item_B, -1), np.where(same_query_B, query_B, -1))
+        return self.snapshots.batch(row_B, label_BT, mask_BT, text)
+
+    def _text(self, item_B: Array, query_B: Array) -> tuple[Array, Array]:
+        """float16 vectors [B, E] of titles and queries, zeros where there is none."""
+        if not self.shop.text_dim:
+            nothing = np.zeros((len(item_B), 0), np.float16)
+            return nothing, nothing
+        title_BE = self.shop.items.columns.vector[item_B]
+        query_BE = self.shop.queries.columns.vector[query_B]
+        title_BE[item_B < 0] = 0
+        query_BE[query_B < 0] = 0
+        return title_BE, query_BE
+
+    def _unlabelled(self, rows: int) -> tuple[Array, Array]:
+        tasks = len(self.spec.tasks)
+        return np.zeros((rows, tasks), np.float32), np.zeros((rows, tasks), bool)
+
+    def _queries(self, exposures: Sequence[Exposure], user_E: Ints, time_E: Ints) -> Ints:
+        """The exposure's query, else what the user asked within the last half hour."""
+        current_E = self._current_query(user_E, time_E)
+        for e, exposure in enumerate(exposures):
+            if exposure.query:
+                current_E[e] = self.shop.queries.slots.index.get(exposure.query, -1)
+        return current_E
+
+    def _current_query(self, user_U: Ints, time_U: Ints) -> Ints:
+        c = self.shop.users.columns
+        recent_U = (user_U >= 0) & (time_U - c.query_ms[user_U] <= QUERY_LASTS_MS)
+        return np.where(recent_U, c.query[user_U], -1).astype(np.int64)
+
+    def _surface_hash(self, surface: str) -> int:
+        if surface not in self._surface:
+            if len(self._surface) > 64:  # surfaces are few; a cache must not grow with bad input
+                return hash64(surface)
+            self._surface[surface] = hash64(surface)
+        return self._surface[surface]
+
+    # ---- negatives
+
+    def _draw(
+        self, exposures: Sequence[Exposure], names: Sequence[str], user_U: Ints, row_of: Mapping[str, int]
+    ) -> dict[str, tuple[Ints, Array]]:
+        """Per exposure: slots of its negatives, and the offset of its rows, the clicked item first."""
+        if not exposures:
+            return {}
+        shop = self.shop
+        wanted = list(dict.fromkeys(row_of[e.user_id] for e in exposures))
+        domain = {row_of[e.user_id]: shop.items.domains.index.get(e.domain, 0) for e in exposures}
+        user_W = user_U[wanted]
+        own_W = np.where(user_W >= 0, shop.users.columns.domain[user_W], [domain[r] for r in wanted])
+        item_WC = self.retrieval.for_users(user_W, own_W).item_UC
+        place = {row: w for w, row in enumerate(wanted)}
+        live = shop.items.sellable()
+        count = int(np.count_nonzero(live))
+        return {
+            e.exposure_id: self._negatives(e, item_WC[place[row_of[e.user_id]]], live, count)
+            for e in exposures
+        }
+
+    def _negatives(self, exposure: Exposure, item_C: Array, live: Array, count: int) -> tuple[Ints, Array]:
+        shop, key = self.shop, hash64(exposure.exposure_id, "negatives")
+        clicked = shop.items.slots.index.get(exposure.items[0].item_id, -1)
+        candidates = item_C[item_C >= 0].astype(np.int64)
+        inside = bool((candidates == clicked).any())
+        candidates = candidates[candidates != clicked]
+        order = np.argsort(mix64(shop.items.slots.hashed[candidates] ^ key), kind="stable")
+        near = candidates[order[: self.settings.negatives]]
+        outside = count - len(candidates) - int(clicked >= 0 and bool(live[clicked]))
+        far = self._uniform(key, {*candidates.tolist(), clicked}, live, min(outside, self.settings.uniform_negatives))
+        near_offset = np.log(len(candidates) / len(near)) if len(near) else 0.0
+        far_offset = np.log(max(outside, 1) / len(far)) if len(far) else 0.0
+        own = near_offset if inside else far_offset
+        offset = [own] + [near_offset] * len(near) + [far_offset] * len(far)
+        return np.concatenate([near, far]), np.array(offset, np.float32)
+
+    def _uniform(self, key: int, excluded: set[int], live: Array, n: int) -> Ints:
+        """n distinct sellable slots outside `excluded`, drawn by hashes of the exposure."""
+        if n <= 0:
+            return np.zeros(0, np.int64)
+        draws = mix64(np.arange(n * ATTEMPTS, dtype=np.int64) + key, 1) % len(live)
+        good = [s for s in dict.fromkeys(draws.tolist()) if s not in excluded and live[s]]
+        return np.array(good[:n], np.int64)
+
+
+class _Labelled:
+    """Collects rows with at least one known label."""
+
+    def __init__(self, tasks: int) -> None:
+        self._parts: list[tuple[Ints, Array, Array]] = [
+            (np.zeros(0, np.int64), np.zeros((0, tasks), np.float32), np.zeros((0, tasks), bool))
+        ]
+
+    def add(self, row_R: Ints, label_RT: Array, mask_RT: Array) -> None:
+        some = mask_RT.any(1)
+        if some.all():
+            self._parts.append((row_R, label_RT, mask_RT))
+        elif some.any():
+            self._parts.append((row_R[some], label_RT[some], mask_RT[some]))
+
+    def arrays(self) -> tuple[Ints, Array, Array]:
+        rows, labels, masks = zip(*self._parts, strict=True)
+        return np.concatenate(rows), np.concatenate(labels), np.concatenate(masks)
+
+
+def _labels(outcome: Outcome, tasks: Sequence[str], rows: int) -> tuple[Array, Array]:
+    """Labels and masks [R, T] of one outcome; drawn negatives (rows beyond its items) get 0."""
+    label_RT, mask_RT = np.zeros((rows, len(tasks)), np.float32), np.zeros((rows, len(tasks)), bool)
+    for t, task in enumerate(tasks):
+        values = outcome.labels.get(task)
+        if values is None:
+            continue
+        for r, value in enumerate(values):
+            if value is not None:
+                label_RT[r, t], mask_RT[r, t] = value, True
+        if len(values) < rows:
+            mask_RT[len(values) :, t] = any(value is not None for value in values)
+    return label_RT, mask_RT

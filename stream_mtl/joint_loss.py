@@ -1,0 +1,93 @@
+"""The loss of one step: fresh rows and draws from every memory, through one forward.
+
+Legend: B rows of the joint batch, T tasks, S stored logits, R rows of one draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from stream_mtl.batch import Batch, concat
+from stream_mtl.memory.base import Sample
+from stream_mtl.rehearsal.base import Draw
+from stream_mtl.tasks.base import TaskKind
+
+_CLAMP = 10.0  # as in the memory: beyond it a logit says no more than "certain"
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """One draw of one task's memory."""
+
+    task: int
+    draw: Draw
+    sample: Sample
+
+
+@dataclass(frozen=True, slots=True)
+class JointRows:
+    """Fresh rows first, then the draws in order; `share_BT` is each row's part in each task's mean."""
+
+    batch: Batch
+    share_BT: Tensor
+    fresh: int
+    rehearsed: Sequence[Rehearsed]
+
+
+def join_rows(fresh: Batch, rehearsed: Sequence[Rehearsed]) -> JointRows:
+    """A draw for logits alone has no known labels: a row must not teach twice."""
+    batches, shares = [fresh], [_shares(fresh)]
+    for one in rehearsed:
+        batch = one.sample.batch
+        if one.draw.label_weight == 0:
+            batch = replace(batch, mask_BT=torch.zeros_like(batch.mask_BT))
+        batches.append(batch)
+        shares.append(one.draw.label_weight * _shares(batch))
+    return JointRows(concat(batches), torch.cat(shares), len(fresh), rehearsed)
+
+
+def _shares(batch: Batch) -> Tensor:
+    weight_BT = batch.mask_BT * batch.weight_B.unsqueeze(1)
+    return weight_BT / weight_BT.sum(0).clamp(min=1.0)
+
+
+def task_losses(
+    rows: JointRows, logit_BT: Tensor, kinds: Sequence[TaskKind], entropy_T: Tensor
+) -> Tensor:
+    """Per task (T): label losses over the entropy of its base rate, plus the logit terms.
+
+    The sampling offset shifts columns of tasks that judge an exposure, not the later funnel steps.
+    """
+    batch = rows.batch
+    sampled_T = logit_BT.new_tensor([float(kind.has_prior) for kind in kinds])
+    shifted_BT = logit_BT + batch.offset_B.unsqueeze(1) * sampled_T
+    losses = []
+    for task, kind in enumerate(kinds):
+        loss_B = kind.loss(
+            shifted_BT, batch.label_BT[:, task], batch.mask_BT[:, task], batch.list_key_B
+        )
+        losses.append((loss_B * rows.share_BT[:, task]).sum())
+    loss_T = torch.stack(losses) / entropy_T
+    start = rows.fresh
+    for one in rows.rehearsed:
+        stop = start + len(one.sample.batch)
+        if one.draw.logit_weight > 0:
+            columns = list(kinds[one.task].columns)
+            now_RS = logit_BT[start:stop][:, columns].clamp(-_CLAMP, _CLAMP)
+            distance = (now_RS - one.sample.logit_RS).square().mean() * one.draw.logit_weight
+            loss_T = loss_T + distance * torch.eye(len(kinds), device=loss_T.device)[one.task]
+        start = stop
+    return loss_T
+
+
+def active_tasks(rows: JointRows) -> Tensor:
+    """T bools: tasks with a known label or a logit term among these rows."""
+    active_T = rows.batch.mask_BT.any(0)
+    for one in rows.rehearsed:
+        if one.draw.logit_weight > 0:
+            active_T[one.task] = True
+    return active_T

@@ -1,0 +1,62 @@
+"""Keeps a consumer polled while the caller is busy."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+FIRST_S = 1.0  # a shorter step costs nothing: pausing throws away what was fetched ahead
+EVERY_S = 0.5
+
+
+class Heartbeat:
+    """`with Heartbeat(pause, poll, resume): long_step()`.
+
+    A thread waits a second; if the step still runs, it calls `pause` once and then `poll` twice a second.
+    `resume` is called at the end when it had paused. An error of the thread is raised at the end, unless the
+    step itself failed.
+    """
+
+    def __init__(
+        self,
+        pause: Callable[[], None],
+        poll: Callable[[], object],
+        resume: Callable[[], None],
+        first_s: float = FIRST_S,
+        every_s: float = EVERY_S,
+    ) -> None:
+        self._pause, self._poll, self._resume = pause, poll, resume
+        self._first_s, self._every_s = first_s, every_s
+        self._done = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+        if self._error is not None and error is None:
+            raise self._error
+
+    def _run(self) -> None:
+        if self._done.wait(self._first_s):
+            return
+        try:
+            self._pause()
+            try:
+                while True:
+                    self._poll()
+                    if self._done.wait(self._every_s):
+                        return
+            finally:
+                self._resume()
+        except BaseException as error:  # carried over to the caller's thread
+            self._error = error

@@ -1,0 +1,114 @@
+"""What was committed: the ledger topic read whole, and the group's offsets with their note."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from stream_mtl.config import Config
+from stream_mtl.errors import BrokerUnavailable, PositionLost
+from stream_mtl.kafka.faults import CALL_S, error_of, explain
+from stream_mtl.kafka.settings import consumer_settings, open_consumer
+from stream_mtl.kafka.topics import input_topics
+
+_PATIENCE_S = 60.0  # without any news
+_LOOK_BACK = 64  # offsets; a cut takes two, itself and the transaction's marker
+
+
+def read_ledger(config: Config, from_offset: int | None = None) -> list[tuple[int, bytes]]:
+    """(offset, record) of all committed cuts from an offset on, up to the end, oldest first.
+
+    Complete: ends at the partition's end event, not at an offset. A transaction that is still open hides
+    its record and those after it; `init_transactions` of the sink ends it, so read after that.
+    Raises PositionLost when `from_offset` has expired, BrokerUnavailable when nobody answers.
+    """
+    consumer = open_consumer(consumer_settings(config))
+    try:
+        low, _ = _bounds(consumer, config)
+        return _read_to_end(consumer, config, low if from_offset is None else from_offset)
+    finally:
+        consumer.close()
+
+
+def last_record(config: Config) -> tuple[int, bytes] | None:
+    """The newest committed ledger record with its offset; None when the ledger is empty."""
+    consumer = open_consumer(consumer_settings(config))
+    try:
+        low, high = _bounds(consumer, config)
+        back = _LOOK_BACK
+        while (
+            True
+        ):  # markers and aborted records take offsets, so look further back until one is found
+            start = max(low, high - back)
+            records = _read_to_end(consumer, config, start)
+            if records:
+                return records[-1]
+            if start == low:
+                return None
+            back *= 8
+    finally:
+        consumer.close()
+
+
+def committed_offsets(config: Config) -> dict[tuple[str, int], tuple[int, str]]:
+    """(topic, partition) -> (offset, note) as the group has committed them; absent ones are left out.
+
+    The ledger is the authority, this is the cross-check. `sink.noted_cut` reads the note.
+    """
+    consumer = open_consumer(consumer_settings(config))
+    try:
+        wanted = []
+        for topic in input_topics(config):
+            found = consumer.list_topics(topic, timeout=CALL_S).topics[topic]
+            wanted += [TopicPartition(topic, number) for number in found.partitions]
+        committed = consumer.committed(wanted, timeout=3 * CALL_S)
+    except KafkaException as error:
+        raise explain(
+            error_of(error), "reading committed offsets", config.kafka.bootstrap
+        ) from None
+    finally:
+        consumer.close()
+    return {
+        (one.topic, one.partition): (one.offset, one.metadata or "")
+        for one in committed
+        if one.offset >= 0
+    }
+
+
+def _bounds(consumer: Consumer, config: Config) -> tuple[int, int]:
+    """First offset held and the offset after the last stable one."""
+    ledger = TopicPartition(config.topics.ledger, 0)
+    try:
+        low, high = consumer.get_watermark_offsets(ledger, timeout=CALL_S)
+    except KafkaException as error:
+        raise explain(
+            error_of(error), f"reading the ledger {ledger.topic}", config.kafka.bootstrap
+        ) from None
+    return low, high
+
+
+def _read_to_end(consumer: Consumer, config: Config, start: int) -> list[tuple[int, bytes]]:
+    topic = config.topics.ledger
+    consumer.assign([TopicPartition(topic, 0, start)])
+    records: list[tuple[int, bytes]] = []
+    deadline = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < deadline:
+        messages: list[Any] = consumer.consume(1_000, timeout=0.02)
+        for message in messages:
+            error = message.error()
+            if error is None:
+                deadline = time.monotonic() + _PATIENCE_S
+                records.append((message.offset(), message.value() or b""))
+            elif error.code() == KafkaError._PARTITION_EOF:
+                return records
+            elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+                low, high = _bounds(consumer, config)
+                raise PositionLost(
+                    f"ledger {topic}: wanted offset {start}, it holds {low} to {high}; read from its"
+                    " start, or use a newer checkpoint"
+                )
+    raise BrokerUnavailable(
+        f"reading the ledger {topic}: no answer for {_PATIENCE_S:.0f} s at {config.kafka.bootstrap}"
+    )

@@ -1,0 +1,244 @@
+"""Records as they come from the owned partitions, with the two things arithmetic cannot know: ends and gaps.
+
+Positions are ours alone: nothing is stored by the client, nothing is reset by it. A position is the offset of
+the next record to read. Whether a partition is at its end is known from the client's end event, since
+transaction markers take offsets and compaction leaves holes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from stream_mtl.config import Config
+from stream_mtl.cut import Record
+from stream_mtl.errors import PositionLost, TopicChanged
+from stream_mtl.kafka.faults import CALL_S, error_of, explain, is_denied, is_missing
+from stream_mtl.kafka.ownership import Place, owned
+from stream_mtl.kafka.settings import consumer_settings, open_consumer
+from stream_mtl.kafka.topics import TopicIdentity, check_identities, identities
+
+_LOST = {
+    KafkaError._AUTO_OFFSET_RESET,
+    KafkaError.OFFSET_OUT_OF_RANGE,
+    KafkaError._LOG_TRUNCATION,
+}
+_LOG = logging.getLogger("stream_mtl.kafka")
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Records of one partition that leave the reader together: offsets [start, stop)."""
+
+    place: Place
+    start: int
+    stop: int
+    records: tuple[Record, ...]
+
+
+class Reader:
+    """Polls the partitions of one rank into a buffer, from which slices are taken."""
+
+    def __init__(self, config: Config, rank: int) -> None:
+        self._config = config
+        self._rank = rank
+        self._consumer: Consumer | None = None
+        self._identity: dict[str, TopicIdentity] = {}
+        self._fetched: dict[Place, int] = {}  # after the last record that poll gave us
+        self._end: dict[Place, int] = {}  # offset of the end event, until a record follows it
+        self._buffer: deque[Record] = deque()  # polled and not taken, in order of arrival
+        self.position: dict[
+            Place, int
+        ] = {}  # after the last record taken, in order of topic, partition
+        self.lag: dict[Place, int] = {}
+        self.low: dict[Place, int] = {}  # first offset that the log still held when we last asked
+        self.gaps: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._buffer)
+
+    @property
+    def at_end(self) -> bool:
+        return not self._buffer and len(self._end) == len(self.position)
+
+    @property
+    def client(self) -> Consumer:
+        assert self._consumer is not None, "open() comes first"
+        return self._consumer
+
+    def open(self, positions: Mapping[Place, int]) -> None:
+        """See `Source.open`."""
+        config = self._config
+        self._identity = identities(config)
+        counts = {topic: one.partitions for topic, one in self._identity.items()}
+        mine = owned(config, counts, self._rank, config.source.ranks)
+        stray = sorted(set(positions) - set(mine))
+        if stray:
+            raise TopicChanged(
+                f"positions of partitions that rank {self._rank} does not own: {stray[:5]}; partitions"
+                " or source.ranks changed, which needs a new lineage"
+            )
+        self._consumer = open_consumer(consumer_settings(config))
+        for place in mine:
+            low, high = self.bounds(place)
+            first = low if config.source.start == "beginning" else high
+            self.position[place] = self._checked(place, positions.get(place, first), low, high)
+            self.lag[place] = high - self.position[place]
+        self._assign(self.position)
+
+    def close(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close()
+
+    def poll(self, count: int, timeout_s: float) -> int:
+        """Wait until `count` messages came or the time is over; how many came."""
+        messages = self.client.consume(count, timeout_s)
+        self._keep_all(messages)
+        return len(messages)
+
+    def pause(self) -> None:
+        self.client.pause([TopicPartition(*place) for place in self.position])
+
+    def resume(self) -> None:
+        self.client.resume([TopicPartition(*place) for place in self.position])
+
+    def take(self, count: int) -> list[Slice]:
+        """The first `count` polled records, as one slice of every owned partition (idle: start == stop)."""
+        own: dict[Place, list[Record]] = {place: [] for place in self.position}
+        for _ in range(count):
+            record = self._buffer.popleft()
+            own[record.topic, record.partition].append(record)
+        waiting = {(record.topic, record.partition) for record in self._buffer}
+        slices = []
+        for place, records in own.items():
+            start = self.position[place]
+            stop = records[-1].offset + 1 if records else start
+            if records and place not in waiting:
+                stop = max(stop, self._end.get(place, stop))  # past markers: lag tools then show 0
+            slices.append(Slice(place, start, stop, tuple(records)))
+            self.position[place] = stop
+        return slices
+
+    def take_until(self, stops: Mapping[Place, int]) -> list[Slice]:
+        """The polled records below these offsets; `covers` told that they are all here."""
+        own: dict[Place, list[Record]] = {place: [] for place in self.position}
+        rest: deque[Record] = deque()
+        for record in self._buffer:
+            place = (record.topic, record.partition)
+            (own[place] if record.offset < stops[place] else rest).append(record)
+        self._buffer = rest
+        slices = []
+        for place, records in own.items():
+            slices.append(Slice(place, self.position[place], stops[place], tuple(records)))
+            self.position[place] = stops[place]
+        return slices
+
+    def covers(self, place: Place, stop: int) -> bool:
+        """Is everything below `stop` here? Known from a later record or the end event, never from a count."""
+        if self._fetched[place] >= stop:
+            return True
+        end = self._end.get(place)
+        if end is not None and end < stop:
+            raise self._beyond(place, stop, end)
+        return end is not None
+
+    def jump(self, positions: Mapping[Place, int]) -> None:
+        """Read on elsewhere and forget what was polled. No gap is skipped: the caller needs these records."""
+        for place, at in positions.items():
+            if at != self.position[place]:
+                self.position[place] = self._checked(place, at, *self.bounds(place), skip=False)
+        self._buffer.clear()
+        self._assign(self.position)
+
+    def bounds(self, place: Place) -> tuple[int, int]:
+        """First offset held and the one after the last stable record: a request to the broker."""
+        try:
+            low, high = self.client.get_watermark_offsets(TopicPartition(*place), timeout=CALL_S)
+        except KafkaException as error:
+            doing = f"locating {place[0]}[{place[1]}]"
+            raise explain(error_of(error), doing, self._config.kafka.bootstrap) from None
+        self.low[place] = low
+        return low, high
+
+    def refresh_lag(self) -> None:
+        """From what fetches told: no request. 0 only after an end event with nothing left to take."""
+        waiting = {(record.topic, record.partition) for record in self._buffer}
+        for place, at in self.position.items():
+            if place in self._end and place not in waiting:
+                self.lag[place] = 0
+                continue
+            _, high = self.client.get_watermark_offsets(TopicPartition(*place), cached=True)
+            if high >= 0:  # unknown before the first answer
+                self.lag[place] = max(0, high - at)
+
+    def _assign(self, positions: Mapping[Place, int]) -> None:
+        self._end.clear()
+        self._fetched.update(positions)
+        self.client.assign([TopicPartition(*place, at) for place, at in positions.items()])
+
+    def _keep_all(self, messages: Iterable[Any]) -> None:
+        for message in messages:
+            place = (message.topic(), message.partition())
+            error = message.error()
+            if error is None:
+                self._keep(place, message)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._end[place] = message.offset()
+            elif error.code() in _LOST:
+                self._recover(place)
+            elif is_missing(error):
+                check_identities(self._identity, identities(self._config))
+            elif error.fatal() or is_denied(error):
+                raise explain(error, f"reading {place[0]}", self._config.kafka.bootstrap)
+            else:  # passes by itself: a leader moves, a broker restarts
+                _LOG.info("reading %s: %s", place[0], error.name())
+
+    def _keep(self, place: Place, message: Any) -> None:
+        offset = message.offset()
+        if offset < self._fetched[place]:
+            return  # fetched twice around a recovery
+        self._end.pop(place, None)
+        self._fetched[place] = offset + 1
+        kind, timestamp = message.timestamp()
+        headers = tuple(message.headers() or ())
+        key, value = message.key(), message.value()
+        self._buffer.append(
+            Record(*place, offset, key, value, timestamp if kind else None, headers)
+        )
+
+    def _recover(self, place: Place) -> None:
+        """The broker refused our position while we ran: stop, or go on at the log's start (`on_gap`)."""
+        check_identities(self._identity, identities(self._config))
+        at = self._checked(place, self._fetched[place], *self.bounds(place))
+        if self.position[place] == self._fetched[place]:
+            self.position[place] = at
+        self._fetched[place] = at
+        self._assign(self._fetched)
+
+    def _checked(self, place: Place, wanted: int, low: int, high: int, skip: bool = True) -> int:
+        """The position to use when `wanted` may be gone."""
+        if wanted > high:
+            raise self._beyond(place, wanted, high)
+        if wanted >= low:
+            return wanted
+        if skip and self._config.source.on_gap == "skip":
+            self.gaps[place[0]] = self.gaps.get(place[0], 0) + low - wanted
+            return low
+        raise PositionLost(
+            f"{place[0]}[{place[1]}]: wanted offset {wanted}, the log holds {low} to {high}: {low - wanted}"
+            " offsets expired unread; restore a newer checkpoint, lengthen retention for the next time, or"
+            " set source.on_gap = skip (skipped offsets are counted)"
+        )
+
+    @staticmethod
+    def _beyond(place: Place, wanted: int, high: int) -> PositionLost:
+        return PositionLost(
+            f"{place[0]}[{place[1]}]: wanted offset {wanted}, the log ends at {high}; it was truncated or"
+            " created anew; restore it, or start over with --accept-topic-recreation"
+        )

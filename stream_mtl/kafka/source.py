@@ -1,0 +1,159 @@
+"""The log, cut: live by time and count, or again as the ledger recorded it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from stream_mtl.config import Config
+from stream_mtl.cut import Cut, Range, Record, records_digest
+from stream_mtl.errors import BrokerUnavailable, RollForwardMismatch, TopicChanged
+from stream_mtl.kafka.heartbeat import Heartbeat
+from stream_mtl.kafka.ownership import Place
+from stream_mtl.kafka.reader import Reader, Slice
+
+_NAP_S = 0.05  # after which the stop flag is looked at again
+_PATIENCE_S = 120.0  # roll-forward: without any message
+
+
+class Source:
+    """The partitions of one rank. `clock` is wall time in ms, kept in a live cut as `published_at`.
+
+    One thread uses it; `heartbeat` adds a second one only while the first is busy elsewhere.
+    """
+
+    def __init__(self, config: Config, clock: Callable[[], int], rank: int | None = None) -> None:
+        self._config = config
+        self._clock = clock
+        self._reader = Reader(config, config.source.rank if rank is None else rank)
+
+    def open(self, positions: Mapping[Place, int]) -> None:
+        """Start at these positions; a partition without one starts where `source.start` says.
+
+        Raises ConfigError for a missing topic, BrokerUnavailable when nobody answers, PositionLost when a
+        position is before the log's start (unless `source.on_gap` is skip) or beyond its end,
+        TopicChanged for a position of a partition that is not ours.
+        """
+        self._reader.open(positions)
+
+    def close(self) -> None:
+        self._reader.close()
+
+    @property
+    def positions(self) -> dict[Place, int]:
+        """Where the next cut starts, for every owned partition; what a commit of the last cut commits."""
+        return dict(self._reader.position)
+
+    @property
+    def at_end(self) -> bool:
+        """Has every owned partition reported its end, with nothing polled left to cut?"""
+        return self._reader.at_end
+
+    @property
+    def gap_records(self) -> dict[str, int]:
+        """Topic -> offsets that expired before they were read and were skipped (`on_gap: skip`)."""
+        return dict(self._reader.gaps)
+
+    def lag(self) -> dict[Place, int]:
+        """Offsets between position and known end, as of the last `next_cut`; never asks the broker."""
+        return dict(self._reader.lag)
+
+    def low_watermarks(self) -> dict[Place, int]:
+        """First offset that the log held, as of `open` or the last `watch`."""
+        return dict(self._reader.low)
+
+    def watch(self) -> None:
+        """Refresh `low_watermarks`: one request a partition, so now and then, not every cut."""
+        for place in self._reader.position:
+            self._reader.bounds(place)
+
+    def next_cut(self, number: int, stop: Callable[[], bool] = lambda: False) -> Cut | None:
+        """The next live micro-batch; None when no record came within one interval, or on `stop`.
+
+        It closes `cut.interval_ms` after its first record or at `cut.max_records`; records beyond wait.
+        """
+        reader, limit = self._reader, self._config.cut.max_records
+        interval_s = self._config.cut.interval_ms / 1_000
+        deadline = time.monotonic() + interval_s
+        started = len(reader) > 0
+        while len(reader) < limit and not stop():
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                break
+            # Singly until the first record: the client returns only when it has all or time is over.
+            reader.poll(limit - len(reader) if started else 1, min(left_s, _NAP_S))
+            if len(reader) and not started:
+                started, deadline = True, time.monotonic() + interval_s
+        cut = None
+        if len(reader) and not stop():
+            slices = reader.take(min(limit, len(reader)))
+            cut = Cut(number, _records(slices), _ranges(slices), self._clock())
+        reader.refresh_lag()
+        return cut
+
+    def read(self, ranges: Sequence[Range]) -> list[Record]:
+        """The records of a recorded cut in its order, compared with its counts and hashes.
+
+        Best called for one cut after the other: then the log is read straight on.
+        Raises PositionLost when the log no longer holds a range, RollForwardMismatch when it holds other
+        records there, TopicChanged when the cut covers other partitions than we own.
+        """
+        recorded = {(one.topic, one.partition): one for one in ranges}
+        if recorded.keys() != self._reader.position.keys():
+            raise TopicChanged(
+                f"the ledger's cut covers {len(recorded)} partitions, this rank owns"
+                f" {len(self._reader.position)}; topics or source.ranks changed: start a new lineage"
+            )
+        starts = {place: one.start for place, one in recorded.items()}
+        if starts != self._reader.position:
+            self._reader.jump(starts)
+        stops = {place: one.stop for place, one in recorded.items()}
+        self._poll_until(stops)
+        slices = self._reader.take_until(stops)
+        for one in slices:
+            _compare(recorded[one.place], one)
+        return list(_records(slices))
+
+    def heartbeat(self) -> Heartbeat:
+        """`with source.heartbeat(): step()` keeps the client alive however long the step is.
+
+        After a second it pauses all partitions and polls; what a poll still returns is kept.
+        """
+        reader = self._reader
+        return Heartbeat(reader.pause, lambda: reader.poll(100, 0.0), reader.resume)
+
+    def _poll_until(self, stops: Mapping[Place, int]) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        left = [place for place in stops if not self._reader.covers(place, stops[place])]
+        while left:
+            if self._reader.poll(1_000, 0.02):
+                deadline = time.monotonic() + _PATIENCE_S
+            elif time.monotonic() > deadline:
+                raise BrokerUnavailable(
+                    f"roll-forward: nothing came for {_PATIENCE_S:.0f} s from"
+                    f" {self._config.kafka.bootstrap}, waiting for {left[:3]}; is the broker up?"
+                )
+            left = [place for place in left if not self._reader.covers(place, stops[place])]
+
+
+def _records(slices: Sequence[Slice]) -> tuple[Record, ...]:
+    return tuple(record for one in slices for record in one.records)
+
+
+def _ranges(slices: Sequence[Slice]) -> tuple[Range, ...]:
+    return tuple(
+        Range(*one.place, one.start, one.stop, len(one.records), records_digest(one.records))
+        for one in slices
+    )
+
+
+def _compare(recorded: Range, found: Slice) -> None:
+    digest = records_digest(found.records)
+    if (len(found.records), digest) == (recorded.records, recorded.digest):
+        return
+    raise RollForwardMismatch(
+        f"{recorded.topic}[{recorded.partition}] offsets {recorded.start} to {recorded.stop}: the cut saw"
+        f" {recorded.records} records with hash {recorded.digest}, now there are {len(found.records)} with"
+        f" {digest}; the log was compacted, truncated or rewritten; restore a newer checkpoint or start a"
+        " new lineage"
+    )

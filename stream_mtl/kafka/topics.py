@@ -1,0 +1,193 @@
+"""Our topics: created with the right settings where the broker allows it, and told apart by their ids."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from stream_mtl.config import DAY, Config
+from stream_mtl.errors import ConfigError, TopicChanged
+from stream_mtl.kafka.faults import CALL_S, error_of, explain
+from stream_mtl.kafka.settings import client_settings, open_admin
+
+INPUT_RETENTION_MS = 14 * DAY  # input holds people's data: under 30 days
+LEDGER_RETENTION_MS = 90 * DAY  # checkpoints anchor its hash chain, so older records may go
+_NO_ID = "A" * 22  # the all-zero UUID in Kafka's base64
+COMPACTION_LAG_MS = 7 * DAY  # roll-forward must find the records that it once read
+
+
+@dataclass(frozen=True, slots=True)
+class TopicIdentity:
+    """`id` changes when a topic is created anew; "" where the broker knows no ids (the embedded one)."""
+
+    id: str
+    partitions: int
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPlan:
+    """How a topic is created when it is missing."""
+
+    partitions: int
+    settings: Mapping[str, str]
+
+
+def input_topics(config: Config) -> tuple[str, ...]:
+    """All that the trainer reads, event topics first."""
+    return (*config.topics.events, config.topics.items, config.topics.control)
+
+
+def plan(config: Config, retention_ms: int = INPUT_RETENTION_MS) -> dict[str, TopicPlan]:
+    """Every topic of ours and its settings. `retention_ms` -1 keeps old event times (simulations)."""
+    many, names = config.topics.partitions, config.topics
+    timed = {"cleanup.policy": "delete", "retention.ms": str(retention_ms)}
+    compacted = {"cleanup.policy": "compact"}
+    ledger = {"cleanup.policy": "delete", "retention.ms": str(LEDGER_RETENTION_MS)}
+    dead = {**timed, "max.message.bytes": "2097152"}  # the record and its context
+    return {
+        **{name: TopicPlan(many, timed) for name in names.events},
+        names.items: TopicPlan(
+            many, {**compacted, "min.compaction.lag.ms": str(COMPACTION_LAG_MS)}
+        ),
+        names.control: TopicPlan(1, timed),
+        names.scores: TopicPlan(many, {**compacted, "delete.retention.ms": str(COMPACTION_LAG_MS)}),
+        names.dlq: TopicPlan(many, dead),
+        names.ledger: TopicPlan(1, ledger),
+    }
+
+
+def ensure_topics(config: Config, retention_ms: int = INPUT_RETENTION_MS) -> list[str]:
+    """Create what is missing, check the rest; returns the names created.
+
+    Raises ConfigError when a topic is missing and may not be created, or when partition counts do not fit;
+    BrokerUnavailable when nobody answers.
+    """
+    admin = open_admin(client_settings(config))
+    planned = plan(config, retention_ms)
+    missing = [name for name in planned if name not in _partitions(admin, config)]
+    if missing:
+        _create(admin, config, {name: planned[name] for name in missing})
+        _await_metadata(admin, config, missing)
+    check_counts(config, _partitions(admin, config))
+    return missing
+
+
+def identities(config: Config) -> dict[str, TopicIdentity]:
+    """Id and partition count of every topic of ours. Raises ConfigError naming a missing one."""
+    admin = open_admin(client_settings(config))
+    found = _partitions(admin, config)
+    names = list(plan(config))
+    _require(names, found, config)
+    ids = _topic_ids(admin, names)
+    return {name: TopicIdentity(ids.get(name, ""), found[name]) for name in names}
+
+
+def check_identities(
+    expected: Mapping[str, TopicIdentity], found: Mapping[str, TopicIdentity]
+) -> None:
+    """Raises TopicChanged when a topic was created anew or its partition count moved.
+
+    Offsets of a recreated topic may look valid and mean other records; with other partition counts keys
+    move between partitions.
+    """
+    for name, old in expected.items():
+        new = found.get(name)
+        if new is None:
+            raise TopicChanged(
+                f"topic {name} was there before and is gone; create it or start anew"
+            )
+        if old.id and new.id and old.id != new.id:
+            raise TopicChanged(
+                f"topic {name} was created anew: id {old.id} before, {new.id} now; its old offsets"
+                " mean other records; --accept-topic-recreation reads it from its start"
+            )
+        if old.partitions != new.partitions:
+            raise TopicChanged(
+                f"topic {name} had {old.partitions} partitions, now {new.partitions}; keys moved between"
+                " them, so join windows are split; restore the count or start a new lineage"
+            )
+
+
+def check_counts(config: Config, partitions: Mapping[str, int]) -> None:
+    """Raises ConfigError unless all topics exist and their partition counts fit together."""
+    names = config.topics
+    _require(list(plan(config)), partitions, config)
+    counts = {name: partitions[name] for name in names.events}
+    if len(set(counts.values())) > 1:
+        raise ConfigError(
+            f"event topics must have equal partition counts, so that a user is in one: {counts}"
+        )
+    for name in (names.control, names.ledger):
+        if partitions[name] != 1:
+            raise ConfigError(
+                f"topic {name} must have one partition, its order is the meaning; it has {partitions[name]}"
+            )
+
+
+def _require(names: list[str], found: Mapping[str, int], config: Config) -> None:
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ConfigError(
+            f"missing at {config.kafka.bootstrap}: {', '.join(missing)}; create them, or set"
+            " topics.create and let the broker's ACLs allow it"
+        )
+
+
+def _partitions(admin: AdminClient, config: Config) -> dict[str, int]:
+    """Topic -> partition count, of all topics that this client may see."""
+    try:
+        topics = admin.list_topics(timeout=CALL_S).topics
+    except KafkaException as error:
+        raise explain(error_of(error), "listing topics", config.kafka.bootstrap) from None
+    return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
+
+
+def _topic_ids(admin: AdminClient, names: list[str]) -> dict[str, str]:
+    """Topic -> id as text; empty where the broker cannot tell."""
+    ids = {}
+    for name, future in admin.describe_topics(
+        TopicCollection(names), request_timeout=CALL_S
+    ).items():
+        try:
+            told = str(future.result().topic_id)
+        except KafkaException:
+            continue
+        ids[name] = "" if told == _NO_ID else told
+    return ids
+
+
+def _await_metadata(admin: AdminClient, config: Config, names: list[str]) -> None:
+    """A created topic shows in the metadata a moment later."""
+    deadline = time.monotonic() + CALL_S
+    while time.monotonic() < deadline and not set(names) <= _partitions(admin, config).keys():
+        time.sleep(0.05)
+
+
+def _create(admin: AdminClient, config: Config, wanted: Mapping[str, TopicPlan]) -> None:
+    names = ", ".join(wanted)
+    if not config.topics.create:
+        raise ConfigError(
+            f"missing at {config.kafka.bootstrap}: {names}; topics.create is off, so create them"
+        )
+    replication = config.topics.replication
+    extra = {"min.insync.replicas": "2"} if replication >= 3 else {}
+    new = [
+        NewTopic(name, one.partitions, replication, config={**one.settings, **extra})
+        for name, one in wanted.items()
+    ]
+    for name, future in admin.create_topics(new, operation_timeout=CALL_S).items():
+        try:
+            future.result()
+        except KafkaException as error:
+            fault = error_of(error)
+            if fault.code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                continue  # another worker was faster
+            raise ConfigError(
+                f"topic {name} is missing at {config.kafka.bootstrap} and could not be created"
+                f" ({fault.name()}: {fault.str()}); create it by hand, or allow this client to"
+            ) from None

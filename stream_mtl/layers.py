@@ -1,0 +1,100 @@
+"""Parts that every model is composed of: inputs and heads, initialised from a given generator.
+
+Legend: B rows, F sparse fields, H width, D dense features, E text dimension, P projected text, X inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from stream_mtl import config
+from stream_mtl.batch import Batch, Spec
+from stream_mtl.tasks.base import TaskKind
+
+_DENSE_LIMIT = 10.0  # features arrive roughly standardised; one wild price must not drown a row
+
+
+def linear(inputs: int, outputs: int, generator: Generator, bias: bool = True) -> nn.Linear:
+    """A linear layer drawn from `generator` (torch's default law, without its global generator)."""
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias)
+    bound = 1 / math.sqrt(max(inputs, 1))
+    with torch.no_grad():
+        layer.weight.uniform_(-bound, bound, generator=generator)
+        if bias:
+            layer.bias.zero_()
+    return layer
+
+
+class InputLayer(nn.Module):
+    """Embeddings, clamped dense features, projections of title and query and their product."""
+
+    def __init__(self, spec: Spec, model: config.Model, generator: Generator) -> None:
+        super().__init__()
+        self.width = len(spec.sparse_fields) * model.embedding_dim + len(spec.dense_fields)
+        self.has_text = spec.text_dim > 0
+        if self.has_text:
+            self.title = linear(spec.text_dim, model.text_dim, generator, bias=False)
+            self.query = linear(spec.text_dim, model.text_dim, generator, bias=False)
+            self.width += 3 * model.text_dim
+
+    def forward(self, embedding_BFH: Tensor, batch: Batch) -> Tensor:
+        parts = [embedding_BFH.flatten(1), batch.dense_BD.clamp(-_DENSE_LIMIT, _DENSE_LIMIT)]
+        if self.has_text:
+            # a zero vector (no title, no query) projects to zero: missing needs no mask
+            title_BP, query_BP = self.title(batch.title_BE.float()), self.query(batch.query_BE.float())
+            parts += [title_BP, query_BP, title_BP * query_BP]
+        return torch.cat(parts, 1)
+
+
+class Head(nn.Module):
+    """A task's tower, and for tasks with a prior the candidates' own order and a position bias.
+
+    logit = scale * prior + bias[position] + tower(x). The tower's last layer starts at zero, so a young
+    model ranks exactly as its candidates. The bias never meets x (PAL; Guo et al., RecSys 2019) and is
+    served at position 0.
+    """
+
+    def __init__(
+        self, inputs: int, tower: int, positions: int, kind: TaskKind, generator: Generator
+    ) -> None:
+        super().__init__()
+        self.hidden = linear(inputs, tower, generator)
+        self.out = nn.Linear(tower, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.constant_(self.out.bias, math.log(kind.base_rate / (1 - kind.base_rate)))
+        self.has_prior = kind.has_prior
+        if self.has_prior:
+            self.prior_scale = nn.Parameter(torch.ones(1))
+            self.position_bias = nn.Parameter(torch.zeros(positions))
+
+    def forward(self, shared_BH: Tensor, batch: Batch) -> Tensor:
+        logit_B: Tensor = self.out(F.silu(self.hidden(shared_BH))).squeeze(1)
+        if not self.has_prior:
+            return logit_B
+        bias_B = F.embedding(batch.position_B, self.position_bias.unsqueeze(1)).squeeze(1)
+        return logit_B + self.prior_scale * batch.prior_B + bias_B
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a model is built from; `inputs` is a new layer that the model takes over."""
+
+    spec: Spec
+    settings: config.Model
+    kinds: Sequence[TaskKind]
+    generator: Generator
+
+    def inputs(self) -> InputLayer:
+        return InputLayer(self.spec, self.settings, self.generator)
+
+    def heads(self, width: int) -> list[Head]:
+        return [
+            Head(width, self.settings.tower, self.spec.positions, kind, self.generator)
+            for kind in self.kinds
+        ]

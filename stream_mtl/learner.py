@@ -1,0 +1,321 @@
+"""The joint update: one forward and one backward over fresh and rehearsed rows of all tasks.
+
+A step is a pure function of state and rows: its random numbers come from (seed, steps done).
+Legend: B rows, F sparse fields, H embedding width, T tasks, U touched table rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from stream_mtl.balancers import BALANCERS
+from stream_mtl.base_rates import BaseRates
+from stream_mtl.batch import Batch, Spec
+from stream_mtl.config import Config
+from stream_mtl.errors import ConfigError, NumericError, StateError
+from stream_mtl.hashing import hash64
+from stream_mtl.joint_loss import JointRows, Rehearsed, active_tasks, join_rows, task_losses
+from stream_mtl.layers import Parts
+from stream_mtl.memory import MEMORIES, Held, Memory
+from stream_mtl.models import MODELS
+from stream_mtl.optim import DenseOptimizer, TableOptimizer, clip_, copy_tensors
+from stream_mtl.rehearsal import REHEARSALS
+from stream_mtl.state import State, nest, unnest
+from stream_mtl.tasks import TASKS
+from stream_mtl.tasks.base import Columns, TaskKind
+
+log = logging.getLogger(__name__)
+
+_TABLE_STD = 0.05  # one Adagrad step at the default rate moves a row about this far
+_COUNTERS = ("version", "skipped", "skipped_in_a_row")
+
+Entry = TypeVar("Entry")
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Serving's view: no sampling offset. A funnel task's probability is that of the whole way."""
+
+    prob_BT: Tensor
+    logit_BT: Tensor
+    extra: dict[str, Tensor]  # <task>_given_<after>, shape B, of every funnel task
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one step did. Losses are normalised: 1 is as good as knowing the base rate."""
+
+    losses: dict[str, float]  # of the tasks that were active
+    weights: dict[str, float]
+    grad_norm: float
+    nonfinite: bool  # skipped before anything moved
+    rows: int
+    rehearsed: int
+    digest: str  # hex, 128 bit: touched rows, losses and all dense parameters after the step
+
+
+class Learner:
+    """Model, embedding table, optimisers, balancer, base rates and one memory a task."""
+
+    def __init__(self, spec: Spec, config: Config, device: torch.device) -> None:
+        self._spec, self._config, self._device = spec, config, device
+        self._kinds = _task_kinds(spec, config)
+        generator = Generator().manual_seed(hash64(f"weights/{config.seed}"))
+        parts = Parts(spec, config.model, self._kinds, generator)
+        self._model = entry("model.name", config.model.name, MODELS)(parts)
+        if isinstance(self._model, nn.Module):
+            self._model.to(device)
+        table_RH = torch.empty(spec.table_rows, config.model.embedding_dim)
+        table_RH.normal_(0.0, _TABLE_STD, generator=generator)[0] = 0.0
+        self._table_RH = table_RH.to(device)
+        self._named = list(self._model.named_parameters())
+        self._parameters = [parameter for _, parameter in self._named]
+        self._dense = DenseOptimizer(self._named, config.optimizer)
+        self._table = TableOptimizer(self._table_RH, config.optimizer)
+        weight_T = torch.tensor([config.tasks[name].weight for name in spec.tasks])
+        self._balancer = entry("balancer.name", config.balancer.name, BALANCERS)(weight_T)
+        self._rates = BaseRates(_start_rates(self._kinds).to(device))
+        self._rehearsal = entry("rehearsal.loss", config.rehearsal.loss, REHEARSALS)
+        new_memory = entry("memory.policy", config.memory.policy, MEMORIES)
+        self._memories: list[Memory] = [
+            new_memory(
+                Held(spec, name, kind.columns, kind.whole_lists, config.seed, device),
+                config.memory.rows,
+            )
+            for name, kind in zip(spec.tasks, self._kinds, strict=True)
+        ]
+        self._heads = self._parameter_owners()
+        self._version = self._skipped = self._skipped_in_a_row = 0
+
+    @property
+    def version(self) -> int:
+        """Optimiser steps done."""
+        return self._version
+
+    @property
+    def skipped(self) -> int:
+        """Steps that were refused because a loss or gradient was not finite."""
+        return self._skipped
+
+    def memory_rows(self) -> dict[str, int]:
+        return {name: len(memory) for name, memory in zip(self._spec.tasks, self._memories, strict=True)}
+
+    # --- serving --------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def predict(self, batch: Batch) -> Prediction:
+        """Probabilities of every row and task, in the order of `spec.tasks`; changes nothing."""
+        batch = self._here(batch)
+        logit_BT = self._model(F.embedding(batch.sparse_BF, self._table_RH), batch)
+        prob_BT = torch.stack([kind.log_probability(logit_BT) for kind in self._kinds], 1).exp_()
+        names = self._spec.tasks
+        extra = {
+            f"{name}_given_{self._config.tasks[name].after}": logit_BT[:, kind.columns[0]].sigmoid()
+            for name, kind in zip(names, self._kinds, strict=True)
+            if len(kind.columns) > 1
+        }
+        return Prediction(prob_BT, logit_BT, extra)
+
+    # --- learning -------------------------------------------------------------------------------
+
+    def step(self, fresh: Batch) -> StepReport:
+        """One optimiser step. The order matters:
+
+        1. draw from the memories  2. one forward, losses, weights  3. one backward  4. refuse what is
+        not finite  5. move dense parameters and touched rows  6. base rates, then memories take the
+        fresh rows with the logits they had before the step.
+
+        Raises NumericError after `learner.max_nonfinite` refused steps in a row. No rows: no step.
+        """
+        if not len(fresh):
+            return StepReport({}, {}, 0.0, False, 0, 0, "")
+        fresh = self._here(fresh)
+        rows = join_rows(fresh, self._draw(len(fresh)))
+        row_U, inverse_BF = torch.unique(rows.batch.sparse_BF, return_inverse=True)
+        touched_UH = self._table_RH[row_U].requires_grad_()
+        logit_BT = self._model(F.embedding(inverse_BF, touched_UH), rows.batch)
+        sums_2T = self._rates.updated(fresh.label_BT, fresh.mask_BT)
+        loss_T = task_losses(rows, logit_BT, self._kinds, self._rates.entropy(sums_2T))
+        active_T = active_tasks(rows)
+        weight_T = self._balancer.weights(loss_T.detach(), active_T)
+        loss = (loss_T * weight_T).sum()
+        gradients, gradient_UH = self._backward(loss, active_T.tolist(), touched_UH)
+        moving = [gradient_UH, *(g for g in gradients if g is not None)]
+        norm = nn.utils.get_total_norm(moving)
+        numbers = torch.cat((loss_T.detach(), weight_T, torch.stack((loss.detach(), norm)))).tolist()
+        if not torch.tensor(numbers).isfinite().all():
+            return self._refuse(len(fresh), rows)
+        clip_(moving, numbers[-1], self._config.optimizer.clip_norm)
+        self._dense.step(gradients)
+        moved_UH = self._table.step(row_U, gradient_UH)
+        self._rates.commit(sums_2T)
+        self._version, self._skipped_in_a_row = self._version + 1, 0
+        logit_BT = logit_BT.detach()[: len(fresh)]
+        for memory in self._memories:
+            memory.add(fresh, logit_BT, self._version)
+        return self._report(rows, numbers, active_T.tolist(), self._digest(row_U, moved_UH, loss_T))
+
+    def correct(self, batch: Batch) -> int:
+        """Late labels: repairs the rows that memories hold; returns how many labels were written."""
+        batch = self._here(batch)
+        return sum(memory.repair(batch) for memory in self._memories)
+
+    def erase(self, user_key: int) -> int:
+        """Removes a user's rows from all memories; returns how many were held."""
+        return sum(memory.erase(user_key) for memory in self._memories)
+
+    # --- state ----------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        state: State = {
+            **nest("model", {name: p.detach() for name, p in self._named}),
+            "table_RH": self._table_RH,
+            **nest("dense", self._dense.state()),
+            **nest("table", self._table.state()),
+            **nest("balancer", self._balancer.state()),
+            **nest("rates", self._rates.state()),
+            "version": self._version,
+            "skipped": self._skipped,
+            "skipped_in_a_row": self._skipped_in_a_row,
+        }
+        for name, memory in zip(self._spec.tasks, self._memories, strict=True):
+            state.update(nest(f"memory/{name}", memory.state()))
+        return state
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Refuses with StateError, before anything is changed, what does not fit; says which parts."""
+        _check_fit(self.state(), state)
+        copy_tensors({name: p for name, p in self._named}, unnest("model", state), "model")
+        self._table_RH.copy_(state["table_RH"])
+        self._dense.restore(unnest("dense", state))
+        self._table.restore(unnest("table", state))
+        self._balancer.restore(unnest("balancer", state))
+        self._rates.restore(unnest("rates", state))
+        for name, memory in zip(self._spec.tasks, self._memories, strict=True):
+            memory.restore(unnest(f"memory/{name}", state))
+        self._version, self._skipped, self._skipped_in_a_row = (int(state[k]) for k in _COUNTERS)
+
+    # --- parts of a step ------------------------------------------------------------------------
+
+    def _here(self, batch: Batch) -> Batch:
+        return batch if batch.sparse_BF.device == self._device else batch.to(self._device)
+
+    def _parameter_owners(self) -> list[int]:
+        """For every parameter the column of its head, or -1 for shared ones."""
+        owner = {
+            id(parameter): task
+            for task in range(len(self._kinds))
+            for parameter in self._model.head_parameters(task)
+        }
+        return [owner.get(id(parameter), -1) for parameter in self._parameters]
+
+    def _draw(self, fresh_rows: int) -> list[Rehearsed]:
+        """Rehearsed rows, split evenly over the tasks that remember any (the first get the rest)."""
+        settings = self._config.rehearsal
+        total = round(settings.ratio * fresh_rows)
+        filled = [task for task, memory in enumerate(self._memories) if len(memory)]
+        seed = hash64(f"rehearsal/{self._config.seed}/{self._version}")
+        generator = Generator().manual_seed(seed)
+        rehearsed = []
+        for place, task in enumerate(filled):
+            share = total // len(filled) + (place < total % len(filled))
+            for draw in self._rehearsal(share, settings):
+                sample = self._memories[task].sample(draw.rows, generator)
+                if sample is not None:
+                    rehearsed.append(Rehearsed(task, draw, sample))
+        return rehearsed
+
+    def _backward(
+        self, loss: Tensor, active: Sequence[bool], touched_UH: Tensor
+    ) -> tuple[list[Tensor | None], Tensor]:
+        """Gradients of all parameters; None for heads that no active task reads."""
+        moved = {c for kind, on in zip(self._kinds, active, strict=True) if on for c in kind.columns}
+        wanted = [i for i, owner in enumerate(self._heads) if owner < 0 or owner in moved]
+        sources = [touched_UH, *(self._parameters[i] for i in wanted)]
+        found = torch.autograd.grad(loss, sources, allow_unused=True, materialize_grads=True)
+        gradients: list[Tensor | None] = [None] * len(self._parameters)
+        for i, gradient in zip(wanted, found[1:], strict=True):
+            gradients[i] = gradient
+        return gradients, found[0]
+
+    def _refuse(self, fresh: int, rows: JointRows) -> StepReport:
+        self._skipped += 1
+        self._skipped_in_a_row += 1
+        log.warning("step refused: loss or gradient not finite (%d in a row)", self._skipped_in_a_row)
+        if self._skipped_in_a_row >= self._config.learner.max_nonfinite:
+            raise NumericError(
+                f"loss or gradient was not finite in {self._skipped_in_a_row} steps in a row (after"
+                f" {self._version} good ones); the model was left as it was before them. Look for"
+                " non-finite features or too high a learning rate"
+            )
+        rehearsed = len(rows.batch) - fresh
+        return StepReport({}, {}, float("nan"), True, fresh, rehearsed, f"refused-{self._skipped}")
+
+    def _report(
+        self, rows: JointRows, numbers: list[float], active: list[bool], digest: str
+    ) -> StepReport:
+        names = self._spec.tasks
+        losses = {n: x for n, x, on in zip(names, numbers, active, strict=False) if on}
+        weights = dict(zip(names, numbers[len(names) :], strict=False))
+        rehearsed = len(rows.batch) - rows.fresh
+        return StepReport(losses, weights, numbers[-1], False, rows.fresh, rehearsed, digest)
+
+    def _digest(self, row_U: Tensor, moved_UH: Tensor, loss_T: Tensor) -> str:
+        dense = nn.utils.parameters_to_vector(self._parameters)
+        hashed = hashlib.blake2b(digest_size=16)
+        for tensor in (row_U, moved_UH, loss_T, dense):
+            hashed.update(memoryview(tensor.detach().cpu().contiguous().numpy()).cast("B"))
+        return hashed.hexdigest()
+
+
+def entry(key: str, name: str, registry: Mapping[str, Entry]) -> Entry:
+    """The registered implementation, or a ConfigError that lists the valid names."""
+    if name not in registry:
+        raise ConfigError(f"{key} = {name!r} is not known; use one of: {', '.join(sorted(registry))}")
+    return registry[name]
+
+
+def _task_kinds(spec: Spec, config: Config) -> list[TaskKind]:
+    kinds = []
+    for own, name in enumerate(spec.tasks):
+        task = config.tasks[name]
+        if task.after is not None and task.after not in spec.tasks:
+            raise ConfigError(
+                f"tasks.{name}.after = {task.after!r} is not a task; use one of: {', '.join(spec.tasks)}"
+            )
+        after = None if task.after is None else spec.tasks.index(task.after)
+        kinds.append(TASKS[task.kind](Columns(own, after, task.listwise)))
+    return kinds
+
+
+def _start_rates(kinds: Sequence[TaskKind]) -> Tensor:
+    """What the heads predict before the first step: along a funnel, the product."""
+    rates = []
+    for kind in kinds:
+        rate = 1.0
+        for column in kind.columns:
+            rate *= kinds[column].base_rate
+        rates.append(rate)
+    return torch.tensor(rates)
+
+
+def _check_fit(own: State, state: Mapping[str, Any]) -> None:
+    faults = [f"{name} is missing" for name in own if name not in state]
+    faults += [f"{name} is unknown" for name in state if name not in own]
+    for name, live in own.items():
+        expected, found = (tuple(getattr(v, "shape", ())) for v in (live, state.get(name)))
+        if name in state and expected != found:
+            faults.append(f"{name} has shape {found}, expected {expected}")
+    if faults:
+        raise StateError(
+            f"saved learner does not fit this configuration: {'; '.join(faults)}; use the configuration"
+            " it was saved with, or start these parts afresh"
+        )

@@ -1,0 +1,31 @@
+"""Softmax cross-entropy inside lists of rows. Legend: B rows, N lists."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stream_mtl.batch import list_index
+
+
+def list_softmax_loss(
+    logit_B: Tensor, label_B: Tensor, mask_B: Tensor, list_key_B: Tensor
+) -> Tensor:
+    """-(y / sum of y in the list) * log softmax, a row (ListNet's top-one loss; Cao et al. 2007).
+
+    Only rows with a known label take part. A list without a positive gives 0 on all its rows. Summed
+    over a list it is one cross-entropy, so its mean over rows is on the scale of a BCE of the same rate.
+    """
+    index_B, lists = list_index(list_key_B)
+    score_B = logit_B.masked_fill(~mask_B, float("-inf"))
+    top_N = score_B.detach().new_full((lists,), -1e4).scatter_reduce(
+        0, index_B, score_B.detach(), reduce="amax"
+    )
+    shifted_B = logit_B - top_N[index_B]
+    weight_B = shifted_B.clamp(max=0).exp() * mask_B  # the clamp keeps masked rows from overflowing
+    sum_N = weight_B.new_zeros(lists).index_add(0, index_B, weight_B)
+    positive_B = label_B * mask_B
+    positives_N = positive_B.new_zeros(lists).index_add(0, index_B, positive_B)
+    share_B = positive_B / positives_N.clamp(min=1e-6)[index_B]
+    log_softmax_B = shifted_B - sum_N.clamp(min=1e-30).log()[index_B]
+    return torch.where(share_B > 0, -share_B * log_softmax_B, 0.0)

@@ -1,0 +1,75 @@
+"""What a replay memory keeps or drops as one: a row, or a whole list of rows.
+
+Legend: N units, R rows of these units, B rows of a batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_mtl.batch import Batch
+from stream_mtl.hashing import mix64
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """Distinct units; rows of a unit stand together, `count_N` of them each."""
+
+    key_N: Ints
+    count_N: Ints
+    row_R: Ints  # positions in the batch
+    offset_R: npt.NDArray[np.float32] | None  # to add to offset_B where a list was thinned
+
+    def only(self, keep_N: npt.NDArray[np.bool_]) -> Units:
+        if keep_N.all():
+            return self
+        keep_R = np.repeat(keep_N, self.count_N)
+        offset_R = None if self.offset_R is None else self.offset_R[keep_R]
+        return Units(self.key_N[keep_N], self.count_N[keep_N], self.row_R[keep_R], offset_R)
+
+
+def group(batch: Batch, row_R: Ints, unit_rows: int, task: int, salt: int) -> Units:
+    """Units of the given rows (ascending), with their keys; of a unit given twice the last counts."""
+    identity_B = (batch.row_key_B if unit_rows == 1 else batch.list_key_B).cpu().numpy()
+    identity_R = identity_B[row_R]
+    if unit_rows == 1:
+        start_N = np.arange(len(row_R))
+    else:
+        start_N = np.flatnonzero(np.diff(identity_R, prepend=identity_R[:1] ^ 1))
+    count_N = np.diff(start_N, append=len(row_R))
+    key_N = mix64(identity_R[start_N], salt)
+    units = Units(key_N, count_N, row_R, None).only(_last_of_each(key_N))
+    if unit_rows > 1 and len(units.count_N) and units.count_N.max() > unit_rows:
+        units = _thinned(units, batch, unit_rows, task, salt)
+    return units
+
+
+def _last_of_each(key_N: Ints) -> npt.NDArray[np.bool_]:
+    _, from_end = np.unique(key_N[::-1], return_index=True)
+    keep_N = np.zeros(len(key_N), dtype=bool)
+    keep_N[len(key_N) - 1 - from_end] = True
+    return keep_N
+
+
+def _thinned(units: Units, batch: Batch, unit_rows: int, task: int, salt: int) -> Units:
+    """Long lists keep their positives and a hash-chosen part of the rest.
+
+    Keeping negatives at rate w makes every kept row look 1/w times likelier: ln(1/w) goes into the
+    offset, as for any other sampling of negatives.
+    """
+    list_R = np.repeat(np.arange(len(units.count_N)), units.count_N)
+    positive_R = batch.label_BT[:, task].cpu().numpy()[units.row_R] > 0
+    chance_R = mix64(batch.row_key_B.cpu().numpy()[units.row_R], salt ^ 1)
+    order = np.lexsort((chance_R, ~positive_R, list_R))
+    start_N = np.cumsum(units.count_N) - units.count_N
+    keep = np.sort(order[np.arange(len(order)) - start_N[list_R] < unit_rows])
+    negatives_N = np.bincount(list_R[~positive_R], minlength=len(start_N))
+    kept_N = np.bincount(list_R[keep][~positive_R[keep]], minlength=len(start_N))
+    offset_N = np.log(np.maximum(negatives_N, 1) / np.maximum(kept_N, 1)).astype(np.float32)
+    count_N = np.minimum(units.count_N, unit_rows)
+    return Units(units.key_N, count_N, units.row_R[keep], offset_N[list_R[keep]])

@@ -1,0 +1,29 @@
+"""What a model promises. Legend: B rows, F sparse fields, H embedding width, T tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from torch import Tensor, nn
+
+
+class Model(Protocol):
+    """Logits of all tasks from looked-up embeddings and a batch.
+
+    The embedding table is not the model's: the learner looks rows up, so that only touched rows need
+    gradients. A model is an `nn.Module` called as `model(embedding_BFH, batch) -> logit_BT`; a row's
+    logits do not depend on the other rows. Funnel columns hold the conditional step's log-odds.
+    """
+
+    def __call__(self, embedding_BFH: Tensor, batch: object) -> Tensor: ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """Those that every task moves; with all heads they partition the parameters."""
+        ...
+
+    def head_parameters(self, task: int) -> list[nn.Parameter]:
+        """Those of one column: they do not move in a step without labels for it."""
+        ...

@@ -1,0 +1,49 @@
+"""Multi-gate mixture of experts (Ma et al., KDD 2018), experts as in HoME: normalised, with SiLU.
+
+Legend: B rows, X inputs, E experts, H width, T tasks.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stream_mtl.batch import Batch
+from stream_mtl.layers import Parts, linear
+
+
+class MMoE(nn.Module):
+    """All experts are one matrix product; each task mixes them by its own gate."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__()
+        self.experts, self.hidden = parts.settings.experts, parts.settings.hidden
+        self.inputs = parts.inputs()
+        width = self.inputs.width
+        self.expert = linear(width, self.experts * self.hidden, parts.generator)
+        self.gates = nn.ModuleList(
+            linear(width, self.experts, parts.generator) for _ in parts.kinds
+        )
+        self.heads = nn.ModuleList(parts.heads(self.hidden))
+
+    def forward(self, embedding_BFH: Tensor, batch: Batch) -> Tensor:
+        input_BX = self.inputs(embedding_BFH, batch)
+        expert_BEH = self.expert(input_BX).unflatten(1, (self.experts, self.hidden))
+        expert_BEH = F.silu(F.layer_norm(expert_BEH, (self.hidden,)))  # the towers rescale
+        mixed_BTH = torch.bmm(self._gates(input_BX), expert_BEH)
+        mixed = mixed_BTH.unbind(1)  # unlike slices, its backward is one stack
+        heads = zip(self.heads, mixed, strict=True)
+        return torch.stack([head(mixed_BH, batch) for head, mixed_BH in heads], 1)
+
+    def _gates(self, input_BX: Tensor) -> Tensor:
+        """B x T x E, each task's mixture; one product for all, since thin ones are slow."""
+        weight = torch.cat([gate.weight for gate in self.gates])
+        bias = torch.cat([gate.bias for gate in self.gates])
+        return F.linear(input_BX, weight, bias).unflatten(1, (-1, self.experts)).softmax(2)
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        return [*self.inputs.parameters(), *self.expert.parameters()]
+
+    def head_parameters(self, task: int) -> list[nn.Parameter]:
+        return [*self.gates[task].parameters(), *self.heads[task].parameters()]

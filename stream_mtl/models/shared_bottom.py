@@ -1,0 +1,31 @@
+"""One shared representation under all towers (Caruana 1997): the measured baseline."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stream_mtl.batch import Batch
+from stream_mtl.layers import Parts, linear
+
+
+class SharedBottom(nn.Module):
+    def __init__(self, parts: Parts) -> None:
+        super().__init__()
+        hidden = parts.settings.hidden
+        self.inputs = parts.inputs()
+        self.bottom = linear(self.inputs.width, hidden, parts.generator)
+        self.norm = nn.LayerNorm(hidden)
+        self.heads = nn.ModuleList(parts.heads(hidden))
+
+    def forward(self, embedding_BFH: Tensor, batch: Batch) -> Tensor:
+        bottom_BH = F.silu(self.norm(self.bottom(self.inputs(embedding_BFH, batch))))
+        return torch.stack([head(bottom_BH, batch) for head in self.heads], 1)
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        layers = (self.inputs, self.bottom, self.norm)
+        return [parameter for layer in layers for parameter in layer.parameters()]
+
+    def head_parameters(self, task: int) -> list[nn.Parameter]:
+        return list(self.heads[task].parameters())

@@ -1,0 +1,276 @@
+"""The whole fold on one page: state[k+1] = step(state[k], cut[k]).
+
+    record -> event -> example -> batch -> joint update -> scores
+      serde     join      features    learner       scoring
+      \\-> reject (dead letter)        evaluation reads the predictions made at serving
+
+Nothing but the cut enters a step: no clock, no poll timing, no unsaved randomness. So the same cuts give
+the same state and the same outputs, and a crash is repaired by folding them again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stream_mtl import state as states
+from stream_mtl.config import Config
+from stream_mtl.cut import Cut, CutResult, Output, Reject
+from stream_mtl.evaluation import Evaluation
+from stream_mtl.events import AnyEvent, Command, Outcome
+from stream_mtl.features import Features
+from stream_mtl.hashing import hash64
+from stream_mtl.label_join import LabelJoin
+from stream_mtl.learner import Learner, StepReport
+from stream_mtl.ledger import FOLD_VERSION
+from stream_mtl.pending import Pending
+from stream_mtl.scoring import Moment, Scoring
+from stream_mtl.serde import Decoded, decode_all
+from stream_mtl.shop import Shop
+from stream_mtl.state import State
+from stream_mtl.text import Encoder
+from stream_mtl.watermark import Watermark
+
+
+@dataclass(slots=True)
+class Parts:
+    """The stages, built by `composition`; in the order of the flow."""
+
+    watermark: Watermark
+    join: LabelJoin
+    shop: Shop
+    features: Features
+    evaluation: Evaluation
+    pending: Pending
+    learner: Learner
+    scoring: Scoring
+    encoder: Encoder  # frozen: no state
+
+
+class Pipeline:
+    """A model of a shop as a fold over cuts. `step` is all there is to do; the rest looks at it."""
+
+    def __init__(self, config: Config, parts: Parts, lineage: str) -> None:
+        self.config, self.parts, self.lineage = config, parts, lineage
+        self.cuts = 0  # cuts folded = number of the next cut
+        self.totals: Counter[str] = Counter()
+        self.reports: list[StepReport] = []  # of the newest cut, for metrics
+        self._chain = ""
+        self._event_time = 0
+
+    def step(self, cut: Cut) -> CutResult:
+        """Fold one cut in; pure in (state, cut). Raises NumericError when learning has broken down."""
+        decoded = decode_all(cut.records, self.config.source, self.config.topics)
+        event_time = max((e.time_ms for e in decoded.events), default=0)
+        self._event_time = max(self._event_time, event_time)
+        counts: Counter[str] = Counter(events=len(cut.records), rejected=len(decoded.rejects))
+
+        outcomes = self._join_and_look(decoded.events, counts)
+        outcomes += self._advance(cut, decoded)
+        self._learn(outcomes, counts)
+        decisions, erased = self._obey(decoded.commands, cut)
+        outputs = (*erased, *self._publish(cut, counts))
+        return self._close(cut, decoded.rejects, outputs, decisions, counts, event_time)
+
+    # ---- the stages, in order
+
+    def _join_and_look(self, events: Sequence[AnyEvent], counts: Counter[str]) -> list[Outcome]:
+        """Exposures get their features as of before the chunk; then its events count."""
+        parts, outcomes = self.parts, []
+        for chunk in _chunks(events, self.config.features.chunk):
+            joined = parts.join.feed(chunk)
+            if joined.exposures:
+                opened = parts.features.open(joined.exposures)
+                parts.features.served(parts.learner.predict(opened).prob_BT)
+            parts.shop.apply(joined.events)
+            outcomes += joined.outcomes
+            counts["duplicates"] += joined.duplicates
+        self._encode_texts()
+        return outcomes
+
+    def _encode_texts(self) -> None:
+        waiting = self.parts.shop.pending_texts(self.config.text.max_per_cut)
+        if waiting:
+            vectors_NE = self.parts.encoder.encode([entry.text for entry in waiting])
+            self.parts.shop.set_vectors(waiting, vectors_NE.numpy())
+
+    def _advance(self, cut: Cut, decoded: Decoded) -> list[Outcome]:
+        """Event time moves on: windows close."""
+        owned = [(r.topic, r.partition) for r in cut.ranges]
+        watermark = self.parts.watermark.observe(decoded.partition_times, owned)
+        joined = self.parts.join.advance(watermark)
+        if joined.exposures:  # a click that nothing had shown waits out the disorder before it opens one
+            opened = self.parts.features.open(joined.exposures)
+            self.parts.features.served(self.parts.learner.predict(opened).prob_BT)
+        return list(joined.outcomes)
+
+    def _learn(self, outcomes: Sequence[Outcome], counts: Counter[str]) -> None:
+        """Judge what was served, then train on it; late labels mend the memories first."""
+        parts = self.parts
+        self.reports = []
+        if outcomes:
+            rows = parts.features.rows(outcomes)
+            parts.evaluation.observe(rows.served_BT, rows.batch)
+            held_out_B = parts.evaluation.is_probe(rows.batch.list_key_B)
+            parts.evaluation.add_probes(rows.batch.select(held_out_B))
+            parts.pending.add(rows.batch.select(~held_out_B))
+            parts.learner.correct(rows.corrections)
+            parts.pending.add(rows.corrections)
+            counts["example_rows"] += len(rows.batch) + len(rows.corrections)
+        for batch in parts.pending.full():
+            self.reports.append(parts.learner.step(batch))
+            counts["steps"] += 1
+            if parts.learner.version % self.config.evaluation.probe_every == 0:
+                parts.evaluation.evaluate_probes(lambda probes: parts.learner.predict(probes).prob_BT)
+
+    def _obey(self, commands: Sequence[Command], cut: Cut) -> tuple[list[dict[str, object]], list[Output]]:
+        """Commands apply after the events of their cut, in offset order; each leaves a decision."""
+        decisions: list[dict[str, object]] = [
+            {"kind": "nonfinite_step", "step": r.step} for r in self.reports if r.nonfinite
+        ]
+        outputs: list[Output] = []
+        for command in commands:
+            done = command.kind == "erase_user"
+            if done:
+                outputs.append(self._erase(str(dict(command.arguments)["user_id"]), cut))
+            decisions.append({"kind": command.kind, "command_id": command.command_id, "done": done})
+        return decisions, outputs
+
+    def _erase(self, user_id: str, cut: Cut) -> Output:
+        parts, key = self.parts, hash64(user_id, "user")
+        parts.join.erase(user_id)
+        parts.features.erase_user(user_id)
+        parts.shop.erase_user(user_id)
+        parts.learner.erase(key)
+        parts.evaluation.erase(key)
+        parts.pending.erase(key)
+        return parts.scoring.erase_user(user_id, self._moment(cut))
+
+    def _publish(self, cut: Cut, counts: Counter[str]) -> tuple[Output, ...]:
+        scored = self.parts.scoring.publish(self._moment(cut))
+        counts["scored_rows"] += scored.rows
+        counts["scores"] += sum(output.value is not None for output in scored.outputs)
+        return scored.outputs
+
+    def _moment(self, cut: Cut) -> Moment:
+        return Moment(
+            event_time=self._event_time,
+            published_at=self._event_time if cut.published_at is None else cut.published_at,
+            model={
+                "app": self.config.app,
+                "lineage": self.lineage,
+                "cut": cut.number,
+                "fold_version": FOLD_VERSION,
+            },
+        )
+
+    def _close(
+        self,
+        cut: Cut,
+        rejects: Sequence[Reject],
+        outputs: tuple[Output, ...],
+        decisions: list[dict[str, object]],
+        counts: Counter[str],
+        event_time: int,
+    ) -> CutResult:
+        outputs_digest = digest_outputs(outputs)
+        self.totals.update(counts)
+        self.totals["cuts"] += 1
+        self.cuts = cut.number + 1
+        link = json.dumps(
+            [self._chain, cut.number, outputs_digest, [r.digest for r in self.reports], sorted(self.totals.items())]
+        )
+        self._chain = hashlib.blake2b(link.encode(), digest_size=16).hexdigest()
+        return CutResult(
+            number=cut.number,
+            outputs=outputs,
+            rejects=tuple(rejects),
+            counts=dict(counts),
+            outputs_digest=outputs_digest,
+            digest=self._chain,
+            event_time=event_time,
+            decisions=tuple(decisions),
+        )
+
+    # ---- the state, whole
+
+    def _stateful(self) -> dict[str, states.Stateful]:
+        p = self.parts
+        return {
+            "watermark": p.watermark,
+            "join": p.join,
+            "shop": p.shop,
+            "features": p.features,
+            "evaluation": p.evaluation,
+            "pending": p.pending,
+            "learner": p.learner,
+            "scoring": p.scoring,
+        }
+
+    def state(self) -> State:
+        """Everything by name; tensors alias live memory, so clone before the next step."""
+        whole: State = {
+            "pipeline/cuts": self.cuts,
+            "pipeline/chain": self._chain,
+            "pipeline/event_time": self._event_time,
+            "pipeline/totals": dict(self.totals),
+        }
+        for name, part in self._stateful().items():
+            whole |= states.nest(name, part.state())
+        return whole
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state()`; raises StateError where it does not fit this config."""
+        self.cuts = state["pipeline/cuts"]
+        self.totals = Counter(state["pipeline/totals"])
+        self._chain = state["pipeline/chain"]
+        self._event_time = state["pipeline/event_time"]
+        for name, part in self._stateful().items():
+            part.restore(states.unnest(name, state))
+
+    def state_digest(self) -> str:
+        """SHA-256 of the whole state; equal for equal folds in equal environments."""
+        return states.digest(self.state())
+
+    def quality(self) -> dict[str, dict[str, Any]]:
+        """Per task what the summary says of it; cheap enough to be asked every second or two."""
+        memory_rows = self.parts.learner.memory_rows()
+        return {
+            name: {"kind": self.config.tasks[name].kind, **quality, "memory_rows": memory_rows[name]}
+            for name, quality in self.parts.evaluation.summary().items()
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Counts of the whole lineage and per-task quality, as `contract` promises them."""
+        return {
+            "events_consumed": self.totals["events"],
+            "events_rejected": self.totals["rejected"],
+            "cuts": self.totals["cuts"],
+            "steps": self.totals["steps"],
+            "example_rows": self.totals["example_rows"],
+            "scored_rows": self.totals["scored_rows"],
+            "scores_published": self.totals["scores"],
+            "state_digest": self.state_digest(),
+            "lineage": self.lineage,
+            "last_cut": self.cuts - 1,
+            "tasks": self.quality(),
+        }
+
+
+def digest_outputs(outputs: Sequence[Output]) -> str:
+    """Hash of keys and values in order of production (hex): what a reader must find for this cut."""
+    h = hashlib.blake2b(digest_size=16)
+    for output in outputs:
+        value = output.value
+        h.update(f"{output.key}\0{-1 if value is None else len(value)}\0".encode())
+        h.update(value or b"")
+    return h.hexdigest()
+
+
+def _chunks(events: Sequence[AnyEvent], size: int) -> Iterator[Sequence[AnyEvent]]:
+    for start in range(0, len(events), size):
+        yield events[start : start + size]

@@ -1,0 +1,159 @@
+"""Lists for everyone whom a cut concerns: candidates, one forward of all tasks, ranked by value.
+
+Published are the users and queries that the cut touched, the users scored longest ago, and for
+strangers one popular list a domain. A key is published at most once per `min_interval_ms` of event
+time; what came too early waits, in order, and goes out with the first cut that may carry it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from stream_mtl.config import Config
+from stream_mtl.cut import Output
+from stream_mtl.features import Features
+from stream_mtl.learner import Learner
+from stream_mtl.retrieval import Candidates, Retrieval
+from stream_mtl.serde import encode_scores
+from stream_mtl.shop import Shop
+from stream_mtl.state import State
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When and by what a list was made: what every record of a cut repeats."""
+
+    event_time: int
+    published_at: int
+    model: dict[str, Any]  # app, lineage, cut, fold_version
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    outputs: tuple[Output, ...]
+    rows: int  # (user or query, candidate) pairs that went through the model
+
+
+class Scoring:
+    """Decides who is due, ranks their candidates, and encodes the records."""
+
+    def __init__(
+        self, config: Config, shop: Shop, retrieval: Retrieval, features: Features, learner: Learner
+    ) -> None:
+        self._config, self._settings = config, config.scoring
+        self._shop, self._retrieval, self._features, self._learner = shop, retrieval, features, learner
+        self._waiting: dict[str, None] = {}  # "user:…", "query:…", "popular:…" in order of arrival
+        self._published: dict[str, int] = {}  # key -> event time of its newest list
+
+    def publish(self, moment: Moment) -> Scored:
+        """Score all that is due at `moment.event_time`; tombstones for what expired."""
+        for key in self._shop.take_touched():
+            self._waiting.setdefault(key)
+        tombstones = [self._forget(key, moment) for key in self._shop.expire(moment.event_time)]
+        due = self._take_due(moment.event_time)
+        users = [key[5:] for key in due if key.startswith("user:")]
+        if users:
+            users += self._shop.quiet_users(min(self._settings.quiet_users, len(users)), set(users))
+        queries = [key[6:] for key in due if key.startswith("query:")]
+        domains = [key[8:] for key in due if key.startswith("popular:")]
+        user_lists, user_rows = self._lists("user", users, moment)
+        query_lists, query_rows = self._lists("query", queries, moment)
+        popular = [self._popular(domain, moment) for domain in domains]
+        outputs = (*tombstones, *user_lists, *query_lists, *popular)
+        for output in outputs:
+            if output.value is not None:
+                self._published[output.key] = moment.event_time
+        return Scored(outputs, user_rows + query_rows)
+
+    def erase_user(self, user_id: str, moment: Moment) -> Output:
+        """The tombstone of an erased user, who is also taken off the waiting list."""
+        return self._forget(f"user:{user_id}", moment)
+
+    def state(self) -> State:
+        return {"waiting": list(self._waiting), "published": [[k, t] for k, t in self._published.items()]}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._waiting = dict.fromkeys(state["waiting"])
+        self._published = {key: time for key, time in state["published"]}
+
+    # ---- one step each
+
+    def _take_due(self, now: int) -> list[str]:
+        interval = self._settings.min_interval_ms
+        due = [k for k in self._waiting if now - self._published.get(k, now - interval) >= interval]
+        for key in due:
+            del self._waiting[key]
+        return due
+
+    def _forget(self, key: str, moment: Moment) -> Output:
+        self._waiting.pop(key, None)
+        self._published.pop(key, None)
+        return Output(key, None, moment.event_time)
+
+    def _lists(self, kind: str, names: Sequence[str], moment: Moment) -> tuple[list[Output], int]:
+        if not names:
+            return [], 0
+        if kind == "user":
+            slots = self._shop.user_slots(names)
+            candidates = self._retrieval.for_users(slots)
+            self._shop.mark_scored(slots, moment.event_time)
+        else:
+            slots = self._shop.query_slots(names)
+            candidates = self._retrieval.for_queries(slots)
+        scores, rows = self._score(kind, slots, candidates)
+        value_UC = self._value(kind, scores)
+        value_UC[candidates.item_UC < 0] = -np.inf
+        best_UP = np.argsort(-value_UC, axis=1, kind="stable")[:, : self._settings.published]
+        surface = "home" if kind == "user" else "search"
+        outputs = []
+        for row, name in enumerate(names):
+            order = [c for c in best_UP[row].tolist() if candidates.item_UC[row, c] >= 0]
+            listed = self._entries(candidates.item_UC[row, order], value_UC[row, order], {t: s[row, order] for t, s in scores.items()})
+            outputs.append(self._output(kind, name, {surface: listed}, moment))
+        return outputs, rows
+
+    def _score(self, kind: str, slots: npt.NDArray[np.int64], candidates: Candidates) -> tuple[dict[str, Floats], int]:
+        """Task scores of every candidate, [U, C] each; padding scores 0."""
+        valid_UC = candidates.item_UC >= 0
+        batch = self._features.candidate_batch(kind, slots, candidates)
+        prediction = self._learner.predict(batch)
+        names = (*self._features.spec.tasks, *prediction.extra)
+        column_BN = torch.cat([prediction.prob_BT, *(p.unsqueeze(1) for p in prediction.extra.values())], 1)
+        flat_BN = np.round(column_BN.cpu().numpy().astype(np.float64), 6)
+        scores: dict[str, Floats] = {}
+        for n, name in enumerate(names):
+            scores[name] = np.zeros(valid_UC.shape)
+            scores[name][valid_UC] = flat_BN[:, n]
+        return scores, len(batch)
+
+    def _value(self, kind: str, scores: Mapping[str, Floats]) -> Floats:
+        weights = self._settings.value if kind == "user" else self._settings.search_value
+        total = np.zeros(next(iter(scores.values())).shape)
+        for task, weight in sorted(weights.items()):
+            total += weight * scores[task]
+        return np.round(total, 6)
+
+    def _popular(self, domain: str, moment: Moment) -> Output:
+        """Items by decayed demand; `value` is each one's share of the list's demand."""
+        slots, demand = self._retrieval.popular(domain, self._settings.published)
+        share = np.round(demand / max(float(demand.sum()), 1e-9), 6)
+        return self._output("popular", domain, {"home": self._entries(slots, share, {})}, moment)
+
+    def _entries(self, slots: npt.NDArray[Any], value: Floats, scores: Mapping[str, Floats]) -> list[dict[str, Any]]:
+        columns = {task: column.tolist() for task, column in scores.items()}
+        return [
+            {"item_id": item, "value": v, "scores": {task: column[i] for task, column in columns.items()}}
+            for i, (item, v) in enumerate(zip(self._shop.item_ids(slots), value.tolist(), strict=True))
+        ]
+
+    def _output(self, kind: str, name: str, lists: dict[str, list[dict[str, Any]]], moment: Moment) -> Output:
+        key, value = encode_scores(kind, name, moment.event_time, moment.published_at, moment.model, lists)
+        return Output(key, value, moment.event_time)

@@ -1,0 +1,385 @@
+"""The shop as the stream has shown it: the one place where events become counts, histories and links."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stream_mtl.config import Features as Settings
+from stream_mtl.events import (
+    AddToCart,
+    AnyEvent,
+    Click,
+    Event,
+    Impression,
+    Item,
+    Purchase,
+    Refund,
+    Review,
+    Search,
+    View,
+)
+from stream_mtl.shop.catalogue import BOUGHT, CARTED, CLICKED, SHOWN, SPEEDS, STEADY, Catalogue
+from stream_mtl.shop.columns import Array, Ints
+from stream_mtl.shop.decay import Fading
+from stream_mtl.shop.slots import Slots, Vocabulary
+from stream_mtl.shop.users import Queries, Users
+from stream_mtl.state import State, nest, unnest
+
+TOGETHER = 5  # distinct recent items that a click is linked with
+QUERY_LASTS_MS = 30 * 60_000  # a click this long after a query counts as an answer to it
+CHECKS = 100  # expiry is looked for this many times in the shortest time to live
+
+
+class PendingText(NamedTuple):
+    """A text that waits for its vector; `generation` tells whether the slot is still its own."""
+
+    kind: str  # "item" or "query"
+    slot: int
+    generation: int
+    text: str
+
+
+class _Pairs:
+    """Links seen since the last flush: parallel lists, so that a chunk is added in one go."""
+
+    def __init__(self) -> None:
+        self.row: list[int] = []
+        self.slot: list[int] = []
+        self.time: list[int] = []
+
+    def add(self, row: int, slot: int, time_ms: int) -> None:
+        self.row.append(row)
+        self.slot.append(slot)
+        self.time.append(time_ms)
+
+
+class Shop:
+    """`apply` folds events in, in order; everything else reads, or lets go of what is old."""
+
+    def __init__(self, settings: Settings, text_dim: int) -> None:
+        self.settings, self.text_dim = settings, text_dim
+        self.items = Catalogue(settings, text_dim)
+        self.users = Users(settings)
+        self.queries = Queries(settings, text_dim)
+        self.devices = Vocabulary(256)
+        self.fadings = tuple(Fading(settings.half_life_ms * speed) for speed in SPEEDS)
+        self.link_fading = Fading(settings.half_life_ms * SPEEDS[-1])
+        self.now_ms = 0  # newest event time seen
+        self._touched: dict[str, None] = {}  # keys of lists that should be made anew, in order
+        self._left: list[str] = []  # keys of lists whose owner left for want of room
+        self._texts: list[PendingText] = []
+        self._next_check_ms = 0
+        self._start_buffers()
+
+    # ---- events in
+
+    def apply(self, events: Sequence[AnyEvent]) -> None:
+        """Fold events in, in order; counts and links of all of them are added at the end."""
+        for event in events:
+            if event.time_ms > self.now_ms:
+                self.now_ms = event.time_ms
+            if isinstance(event, Item):
+                self._announce(event)
+            else:
+                self._observe(event)
+        self._flush()
+
+    def _announce(self, event: Item) -> None:
+        slot = self.item_slot(event.item_id, event.time_ms)
+        if self.items.upsert(slot, event):
+            generation = int(self.items.slots.generation[slot])
+            self._want_vector("item", slot, generation, event.title)
+
+    def _observe(self, event: Event) -> None:
+        user = self.user_slot(event.user_id, event.time_ms)
+        if event.domain:
+            self.users.columns.domain[user] = self.items.domains.code(event.domain)
+        if event.device:
+            self.users.columns.device[user] = self.devices.code(event.device)
+        self._touched[f"user:{event.user_id}"] = None
+        if isinstance(event, (Impression, Search)):
+            self._show(user, event)
+        elif isinstance(event, Click):
+            self._act(user, event, event.item_id, CLICKED, event.query)
+        elif isinstance(event, View):
+            self._act(user, event, event.item_id, CLICKED, "")
+        elif isinstance(event, AddToCart):
+            self._act(user, event, event.item_id, CARTED, "")
+        elif isinstance(event, Purchase):
+            self._act(user, event, event.item_id, BOUGHT, "")
+        elif isinstance(event, Refund):
+            self._count(self.item_slot(event.item_id, event.time_ms), user, BOUGHT, event.time_ms, -1.0)
+        elif isinstance(event, Review):
+            self.item_slot(event.item_id, event.time_ms)
+
+    def _show(self, user: int, event: Impression | Search) -> None:
+        if event.query:
+            self._ask(user, event, event.query)
+        shown = []
+        for entry in event.items:
+            slot = self.item_slot(entry.item_id, event.time_ms)
+            self.items.place(slot, event.domain)
+            self._count(slot, user, SHOWN, event.time_ms)
+            shown.append(slot)
+        if shown:
+            self.users.see(user, shown)
+
+    def _ask(self, user: int, event: Event, text: str) -> int:
+        query = self.query_slot(text, event.time_ms)
+        columns = self.users.columns
+        columns.query[user], columns.query_ms[user] = query, event.time_ms
+        if event.domain:
+            self.queries.columns.domain[query] = self.items.domains.code(event.domain)
+        self._touched[f"query:{text}"] = None
+        return query
+
+    def _act(self, user: int, event: Event, item_id: str, kind: int, query_text: str) -> None:
+        """A click, view, cart or purchase: counts, links to what came before, the history."""
+        item, time_ms = self.item_slot(item_id, event.time_ms), event.time_ms
+        self.items.place(item, event.domain)
+        self._count(item, user, kind, time_ms)
+        self._touched["popular:"] = None
+        self._touched[f"popular:{event.domain}"] = None
+        columns = self.users.columns
+        query = self._ask(user, event, query_text) if query_text else int(columns.query[user])
+        if query >= 0 and time_ms - columns.query_ms[user] <= QUERY_LASTS_MS:
+            self._answers.add(query, item, time_ms)
+        previous = self.users.recent(user, item, TOGETHER)
+        for other in previous:
+            self._covisits.add(other, item, time_ms)
+            self._covisits.add(item, other, time_ms)
+        if self.users.remember(user, item, kind, time_ms) and previous:
+            self._moves.add(previous[0], item, time_ms)
+
+    # ---- slots, made on first sight
+
+    def item_slot(self, item_id: str, time_ms: int) -> int:
+        slots = self.items.slots
+        slot = slots.index.get(item_id)
+        if slot is not None:
+            slots.touch(slot, time_ms)
+            return slot
+        if slots.full():
+            self._let_items_go(slots.longest_untouched())
+        return self.items.insert(item_id, time_ms)
+
+    def user_slot(self, user_id: str, time_ms: int) -> int:
+        slots = self.users.slots
+        slot = slots.index.get(user_id)
+        if slot is not None:
+            slots.touch(slot, time_ms)
+            return slot
+        if slots.full():
+            self._left += [f"user:{name}" for name in self._let_users_go(slots.longest_untouched())]
+        return self.users.insert(user_id, time_ms)
+
+    def query_slot(self, query: str, time_ms: int) -> int:
+        slots = self.queries.slots
+        slot = slots.index.get(query)
+        if slot is not None:
+            slots.touch(slot, time_ms)
+            return slot
+        if slots.full():
+            self._left += [f"query:{name}" for name in self._let_queries_go(slots.longest_untouched())]
+        slot = self.queries.insert(query, time_ms)
+        self._want_vector("query", slot, int(slots.generation[slot]), query)
+        return slot
+
+    def user_slots(self, names: Sequence[str]) -> Ints:
+        """-1 for someone unknown."""
+        return _look_up(self.users.slots, names)
+
+    def query_slots(self, names: Sequence[str]) -> Ints:
+        return _look_up(self.queries.slots, names)
+
+    def item_slots(self, names: Sequence[str]) -> Ints:
+        return _look_up(self.items.slots, names)
+
+    def item_ids(self, slot_N: Array) -> list[str]:
+        names = self.items.slots.names
+        return [names[slot] for slot in slot_N.tolist()]
+
+    # ---- who needs a list, who leaves
+
+    def take_touched(self) -> list[str]:
+        """Keys `user:…`, `query:…`, `popular:…` that events concerned since the last call, in order."""
+        keys, self._touched = list(self._touched), {}
+        return keys
+
+    def quiet_users(self, n: int, exclude: AbstractSet[str]) -> list[str]:
+        """The n known users scored longest ago (never: first), ties by slot."""
+        if n <= 0 or not len(self.users.slots):
+            return []
+        names = self.users.slots.names
+        live = np.flatnonzero(self.users.slots.in_use())
+        wanted = min(n + len(exclude), len(live))
+        scored = self.users.columns.scored_ms[live]
+        bound = np.partition(scored, wanted - 1)[wanted - 1]
+        oldest = live[scored <= bound]
+        oldest = oldest[np.argsort(self.users.columns.scored_ms[oldest], kind="stable")]
+        return [names[s] for s in oldest[:wanted].tolist() if names[s] not in exclude][:n]
+
+    def mark_scored(self, slot_U: Ints, time_ms: int) -> None:
+        self.users.columns.scored_ms[slot_U[slot_U >= 0]] = time_ms
+
+    def expire(self, now_ms: int) -> list[str]:
+        """Let go of what was not seen within its time to live; keys of lists that need a tombstone."""
+        keys, self._left = self._left, []
+        settings = self.settings
+        if now_ms >= self._next_check_ms:
+            shortest = min(settings.user_ttl_ms, settings.item_ttl_ms, settings.query_ttl_ms)
+            self._next_check_ms = now_ms + shortest // CHECKS
+            users = self.users.slots.untouched_since(now_ms - settings.user_ttl_ms)
+            queries = self.queries.slots.untouched_since(now_ms - settings.query_ttl_ms)
+            items = self.items.slots.untouched_since(now_ms - settings.item_ttl_ms)
+            keys += [f"user:{name}" for name in self._let_users_go(users)]
+            keys += [f"query:{name}" for name in self._let_queries_go(queries)]
+            self._let_items_go(items)
+        back = (self.users.slots.index, self.queries.slots.index)  # left for want of room, but returned
+        return [k for k in dict.fromkeys(keys) if k.partition(":")[2] not in back[k.startswith("query:")]]
+
+    def erase_user(self, user_id: str) -> bool:
+        """Everything kept of one person; sums over all users stay. False when there was nothing."""
+        slot = self.users.slots.index.get(user_id)
+        if slot is None:
+            return False
+        self._let_users_go(np.array([slot]))
+        return True
+
+    def _let_users_go(self, slot_R: Ints) -> list[str]:
+        if not len(slot_R):
+            return []
+        self._flush()
+        names = self.users.release(slot_R)
+        for name in names:
+            self._touched.pop(f"user:{name}", None)
+        return names
+
+    def _let_queries_go(self, slot_R: Ints) -> list[str]:
+        if not len(slot_R):
+            return []
+        self._flush()
+        self.users.forget_queries(slot_R)
+        names = self.queries.release(slot_R)
+        for name in names:
+            self._touched.pop(f"query:{name}", None)
+        return names
+
+    def _let_items_go(self, slot_R: Ints) -> None:
+        if not len(slot_R):
+            return
+        self._flush()
+        gone = np.zeros(self.items.used, bool)
+        gone[slot_R] = True
+        self.items.release(slot_R)
+        self.users.forget_items(gone)
+        self.queries.clicked.forget(gone, self.queries.slots.used)
+
+    # ---- texts
+
+    def _want_vector(self, kind: str, slot: int, generation: int, text: str) -> None:
+        if self.text_dim:
+            self._texts.append(PendingText(kind, slot, generation, text))
+
+    def pending_texts(self, limit: int) -> list[PendingText]:
+        """Take the oldest waiting texts whose slot is still theirs, at most `limit`."""
+        taken: list[PendingText] = []
+        position = 0
+        while position < len(self._texts) and len(taken) < limit:
+            entry = self._texts[position]
+            position += 1
+            if self._still(entry):
+                taken.append(entry)
+        del self._texts[:position]
+        return taken
+
+    def set_vectors(self, entries: Sequence[PendingText], vector_NE: Array) -> None:
+        """Vectors of texts that `pending_texts` gave out (float [n, E])."""
+        for kind, store in (("item", self.items), ("query", self.queries)):
+            rows = [i for i, e in enumerate(entries) if e.kind == kind and self._still(e)]
+            if rows:
+                slots = np.array([entries[i].slot for i in rows])
+                store.set_vectors(slots, vector_NE[rows])  # type: ignore[attr-defined]
+
+    def _still(self, entry: PendingText) -> bool:
+        if entry.kind == "item":
+            same = self.items.titles[entry.slot] == entry.text
+            return same and bool(self.items.slots.generation[entry.slot] == entry.generation)
+        return bool(self.queries.slots.generation[entry.slot] == entry.generation)
+
+    # ---- buffered sums
+
+    def _start_buffers(self) -> None:
+        self._covisits, self._moves, self._answers = _Pairs(), _Pairs(), _Pairs()
+        self._counts: list[tuple[int, int, int, int, float]] = []  # item, user, kind, time, amount
+
+    def _count(self, item: int, user: int, kind: int, time_ms: int, amount: float = 1.0) -> None:
+        self._counts.append((item, user, kind, time_ms, amount))
+
+    def _flush(self) -> None:
+        """Add what was buffered; called before a slot changes hands, so nothing lands on a stranger."""
+        if self._counts:
+            self._rebase()
+            item, user, kind, time_ms = (np.array(x, np.int64) for x in list(zip(*self._counts, strict=True))[:4])
+            amount = np.array([c[4] for c in self._counts])
+            weight_NS = np.stack([f.weight(time_ms) for f in self.fadings], 1) * amount[:, None]
+            np.add.at(self.users.columns.count, (user, kind), weight_NS[:, STEADY])
+            self.items.count(item, kind, weight_NS)
+        for pairs, table in (
+            (self._covisits, self.items.covisits),
+            (self._moves, self.items.transitions),
+            (self._answers, self.queries.clicked),
+        ):
+            if pairs.row:
+                weight = self.link_fading.weight(np.array(pairs.time, np.int64))
+                table.add(np.array(pairs.row, np.int64), np.array(pairs.slot, np.int64), weight)
+        if self._counts:
+            self._start_buffers()
+
+    def _rebase(self) -> None:
+        factors = [fading.rebase(self.now_ms) for fading in self.fadings]
+        self.items.rescale(factors)
+        if factors[STEADY] != 1.0:
+            self.users.columns.count *= factors[STEADY]
+        factor = self.link_fading.rebase(self.now_ms)
+        if factor != 1.0:
+            for table in (self.items.covisits, self.items.transitions, self.queries.clicked):
+                table.scale(factor)
+
+    # ---- state
+
+    def state(self) -> State:
+        return {
+            "now_ms": self.now_ms,
+            "next_check_ms": self._next_check_ms,
+            "landmarks": [f.landmark_ms for f in (*self.fadings, self.link_fading)],
+            "touched": list(self._touched),
+            "left": list(self._left),
+            "devices": self.devices.names[1:],
+            "texts": [list(entry) for entry in self._texts],
+            **nest("items", self.items.state()),
+            **nest("users", self.users.state()),
+            **nest("queries", self.queries.state()),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.now_ms, self._next_check_ms = state["now_ms"], state["next_check_ms"]
+        for fading, landmark in zip((*self.fadings, self.link_fading), state["landmarks"], strict=True):
+            fading.landmark_ms = landmark
+        self._touched = dict.fromkeys(state["touched"])
+        self._left = list(state["left"])
+        self.devices.restore(["", *state["devices"]])
+        self._texts = [PendingText(*entry) for entry in state["texts"]]
+        self._start_buffers()
+        self.items.restore(unnest("items", state))
+        self.users.restore(unnest("users", state))
+        self.queries.restore(unnest("queries", state))
+
+
+def _look_up(slots: Slots, names: Iterable[str]) -> Ints:
+    get = slots.index.get
+    return np.array([get(name, -1) for name in names], np.int64)

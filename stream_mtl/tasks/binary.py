@@ -1,0 +1,35 @@
+"""A yes or no for every row: cross-entropy on log-odds."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stream_mtl.list_softmax import list_softmax_loss
+from stream_mtl.tasks.base import Columns
+
+
+class Binary:
+    """BCE, and with `listwise` > 0 that many parts of a softmax over the rows of an exposure."""
+
+    has_prior = True
+    base_rate = 0.05
+
+    def __init__(self, columns: Columns) -> None:
+        self.columns = (columns.own,)
+        self.whole_lists = columns.listwise > 0
+        self._own, self._listwise = columns.own, columns.listwise
+
+    def loss(self, logit_BT: Tensor, label_B: Tensor, mask_B: Tensor, list_key_B: Tensor) -> Tensor:
+        logit_B = logit_BT[:, self._own]
+        known_B = label_B.masked_fill(~mask_B, 0.0)
+        loss_B = F.binary_cross_entropy_with_logits(logit_B, known_B, reduction="none")
+        if self._listwise:
+            loss_B = loss_B + self._listwise * list_softmax_loss(
+                logit_B, known_B, mask_B, list_key_B
+            )
+        return torch.where(mask_B, loss_B, 0.0)
+
+    def log_probability(self, logit_BT: Tensor) -> Tensor:
+        return F.logsigmoid(logit_BT[:, self._own])

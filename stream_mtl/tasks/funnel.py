@@ -1,0 +1,55 @@
+"""A step that needs the one before it: ESMM in log space (Ma et al., SIGIR 2018).
+
+P(click and buy) = P(click) * P(buy | click), trained on all rows with a known label, never on clicked
+rows alone; gradients flow into both heads.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stream_mtl.errors import ConfigError
+from stream_mtl.tasks.base import Columns
+
+_LN2 = math.log(2.0)
+_TOP = -1e-6  # log-probabilities stay below this, so that log(1 - p) is finite
+
+
+def log1mexp(log_p: Tensor) -> Tensor:
+    """log(1 - exp(t)) for t < 0 without cancellation (Maechler 2012).
+
+    Both branches get inputs on which they are smooth: a `where` alone would let the unused branch
+    send NaN gradients.
+    """
+    near = log_p > -_LN2
+    near_p = torch.where(near, log_p, -_LN2)
+    far_p = torch.where(near, -_LN2, log_p)
+    return torch.where(near, (-torch.expm1(near_p)).log(), torch.log1p(-far_p.exp()))
+
+
+class Funnel:
+    whole_lists = False
+    has_prior = False
+    base_rate = 0.1
+
+    def __init__(self, columns: Columns) -> None:
+        if columns.after is None:
+            raise ConfigError(
+                "a task of kind 'funnel' needs `after`: the name of the task whose positive comes"
+                " first; set it or use kind 'binary'"
+            )
+        self.columns = (columns.own, columns.after)
+        self._own, self._after = columns.own, columns.after
+
+    def loss(self, logit_BT: Tensor, label_B: Tensor, mask_B: Tensor, list_key_B: Tensor) -> Tensor:
+        log_p_B = self.log_probability(logit_BT).clamp(max=_TOP)
+        known_B = label_B.masked_fill(~mask_B, 0.0)
+        loss_B = -(known_B * log_p_B + (1 - known_B) * log1mexp(log_p_B))
+        return torch.where(mask_B, loss_B, 0.0)
+
+    def log_probability(self, logit_BT: Tensor) -> Tensor:
+        return F.logsigmoid(logit_BT[:, self._after]) + F.logsigmoid(logit_BT[:, self._own])

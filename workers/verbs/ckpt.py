@@ -1,0 +1,96 @@
+"""`ckpt ls`, `ckpt show`, `ckpt verify`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from workers import output
+from workers.options import Call, verb
+
+if TYPE_CHECKING:
+    from stream_mtl.checkpoint import CheckpointStore
+
+
+@click.group()
+def ckpt() -> None:
+    """Checkpoints of the state folder."""
+
+
+@ckpt.command()
+@verb(state=True)
+def ls(call: Call) -> None:
+    """List the checkpoints, newest first."""
+    store = _store(call)
+    rows = []
+    for info in store.list():
+        size = sum(file.stat().st_size for file in info.path.iterdir() if file.is_file())
+        rows.append({"name": info.name, "cut": info.cut, "size_bytes": size})
+    lines = output.table([tuple(row.values()) for row in rows], ["name", "cut", "bytes"])
+    call.result({"checkpoints": rows}, lines if rows else ["no checkpoints"])
+
+
+@ckpt.command()
+@click.argument("name", default="")
+@verb(state=True)
+def show(call: Call, name: str) -> None:
+    """The manifest of a checkpoint; without NAME of the newest one."""
+    import json
+
+    store = _store(call)
+    found = store.manifest(name or _newest(store)).model_dump(mode="json")
+    call.result({"name": name or _newest(store), **found}, [json.dumps(found, indent=2)])
+
+
+@ckpt.command()
+@click.argument("names", nargs=-1)
+@verb(state=True)
+def verify(call: Call, names: tuple[str, ...]) -> int:
+    """Check that every file is whole; without NAMES of all checkpoints. Exit 65 when one is not."""
+    from stream_mtl.errors import CheckpointCorrupt
+
+    store = _store(call)
+    findings: list[dict[str, Any]] = []
+    for name in names or [info.name for info in store.list()]:
+        try:
+            manifest = store.verify(name)
+        except CheckpointCorrupt as error:
+            findings.append({"name": name, "whole": False, "fault": str(error)})
+        else:
+            findings.append({"name": name, "whole": True, "state_digest": manifest.state_digest})
+    bad = sum(not finding["whole"] for finding in findings)
+    lines = [
+        f"ok    {f['name']}" if f["whole"] else f"BAD   {f['name']}: {f['fault']}" for f in findings
+    ]
+    call.result(
+        {"checkpoints": findings, "corrupt": bad},
+        [*lines, f"{len(findings)} checkpoints, {bad} not whole"],
+    )
+    return 65 if bad else 0
+
+
+def _newest(store: CheckpointStore) -> str:
+    from stream_mtl.errors import CheckpointMissing
+
+    found = store.list()
+    if not found:
+        raise CheckpointMissing(
+            "no checkpoint in the state folder; --state or -c names another one"
+        )
+    return found[0].name
+
+
+def _store(call: Call) -> CheckpointStore:
+    """Reading must not create the folder: a wrong --state is said, not made."""
+    from pathlib import Path
+
+    from stream_mtl.checkpoint import CheckpointStore
+    from stream_mtl.errors import ConfigError
+
+    folder = Path(call.config().state) / "checkpoints"
+    if not folder.is_dir():
+        raise ConfigError(
+            f"no checkpoints: {folder} is not a folder; --state or -c names another one"
+        )
+    return CheckpointStore(folder)

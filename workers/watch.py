@@ -1,0 +1,205 @@
+"""The observer that turns what a worker tells into metrics and into its health."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from stream_mtl import metrics as declared
+from stream_mtl.cut import CutResult
+from stream_mtl.metrics import Metrics
+from workers.observer import CheckpointFacts, CutFacts, Fact, Phase, Quality, Silent
+
+_QUALITY_S = 2.0  # quality costs a summary: not at every cut
+
+
+@dataclass(slots=True)
+class Health:
+    """What /healthz and /readyz answer. Healthy: the main loop ticked within max(30 s, 3 x the longest
+    recent step). Ready: restored, partitions owned, breaker closed, and alive; while there is something to
+    commit, the last commit is fresh too. Neither asks the broker: an outage must not restart the fleet."""
+
+    clock: Callable[[], float] = time.monotonic
+    ticked: float = field(default=0.0)
+    step_seconds: float = 0.0
+    phase: str = "starting"
+    partitions: int = 0
+    breaker: bool = False
+    committed: float | None = None
+    lag: int = 0
+
+    def __post_init__(self) -> None:
+        self.ticked = self.clock()
+
+    def limit(self) -> float:
+        return max(30.0, 3 * self.step_seconds)
+
+    def ailments(self) -> list[str]:
+        silent = self.clock() - self.ticked
+        if silent > self.limit():
+            return [f"the main loop has not moved for {silent:.0f} s, allowed {self.limit():.0f}"]
+        return []
+
+    def unready(self) -> list[str]:
+        reasons = self.ailments()
+        if self.phase != "running":
+            reasons.append(f"phase {self.phase}")
+        if not self.partitions:
+            reasons.append("owns no partitions")
+        if self.breaker:
+            reasons.append("breaker open: too many rejects")
+        if self.committed is not None and self.lag:
+            age = self.clock() - self.committed
+            if age > self.limit():
+                reasons.append(f"last commit {age:.0f} s ago with {self.lag} records waiting")
+        return reasons
+
+
+class Watch(Silent):
+    """Fills `metrics` and `health`; called from the worker's main thread."""
+
+    def __init__(self, metrics: Metrics, health: Health) -> None:
+        self._metrics, self._health = metrics, health
+        self._started = health.clock()
+        self._asked = float("-inf")
+        self._labels: dict[tuple[str, str], int] = {}
+        self._checkpoint_cut: int | None = None
+
+    def phase(self, name: Phase, **facts: Fact) -> None:
+        self.tick()
+        self._health.phase = name
+        if name == "rolling_forward":
+            self._metrics.set("rollforward_remaining_cuts", float(facts.get("remaining", 0)))
+        elif name == "restored":
+            self._metrics.set("rollforward_remaining_cuts", 0)
+            seconds = float(facts.get("seconds", self._health.clock() - self._started))
+            self._metrics.set("restore_duration_seconds", seconds)
+        elif name == "running" and facts.get("partitions"):
+            owned = [part.rpartition("-") for part in str(facts["partitions"]).split(",")]
+            self._health.partitions = len(owned)
+            self._metrics.own([(topic, int(number)) for topic, _, number in owned])
+
+    def tick(self) -> None:
+        self._health.ticked = self._health.clock()
+
+    def cut(self, result: CutResult, facts: CutFacts) -> None:
+        self.tick()
+        # the longest step fades, so that one slow step does not hide a later stall for ever
+        self._health.step_seconds = max(facts.step_seconds, 0.9 * self._health.step_seconds)
+        if facts.replayed:
+            self._metrics.add("rollforward_cuts")
+            return
+        self._health.committed = self._health.clock()
+        self._health.lag = sum(facts.lag.values())
+        self._flow(result, facts)
+        self._learning(result, facts)
+        if self._health.clock() - self._asked >= _QUALITY_S:
+            self._asked = self._health.clock()
+            self._quality(facts.quality())
+
+    def checkpoint(self, facts: CheckpointFacts) -> None:
+        metrics = self._metrics
+        if facts.failure:
+            known = facts.failure in declared.CHECKPOINT_FAILURES
+            metrics.add("checkpoint_failures", reason=facts.failure if known else "other")
+            return
+        self._checkpoint_cut = facts.cut
+        metrics.set("checkpoint_size_bytes", facts.size_bytes)
+        metrics.set("last_checkpoint_timestamp_seconds", time.time())
+        for phase in declared.PHASES:
+            seconds = float(getattr(facts, f"{phase}_seconds"))
+            metrics.observe("checkpoint_duration_seconds", seconds, phase=phase)
+
+    def trouble(self, kind: str, **facts: Fact) -> None:
+        metrics = self._metrics
+        match kind:
+            case "commit_aborted":
+                metrics.add("commits", result="aborted")
+            case "commit_indefinite":
+                metrics.add("commits", result="indefinite")
+            case "producer_recreated":
+                known = facts.get("reason") in declared.RECREATIONS
+                metrics.add(
+                    "producer_recreations", reason=str(facts["reason"]) if known else "other"
+                )
+            case "fenced":
+                metrics.add("fenced")
+            case "digest_mismatch":
+                metrics.add("digest_mismatches")
+            case "gap":
+                metrics.add("gap_records", float(facts["records"]), topic=str(facts["topic"]))
+            case "breaker":
+                self._health.breaker = bool(facts["open"])
+                metrics.set("breaker_open", float(facts["open"]))
+            case "disk":
+                metrics.set("checkpoint_disk_free_bytes", float(facts["free"]))
+
+    def _flow(self, result: CutResult, facts: CutFacts) -> None:
+        metrics, now = self._metrics, time.time()
+        metrics.consumed(facts.records, result.event_time)
+        metrics.lag(facts.lag)
+        for reject in result.rejects:
+            metrics.add("events_rejected", reason=reject.reason)
+            metrics.add("dlq_records", reason=reject.reason)
+        metrics.add("events_deduplicated", result.counts.get("duplicates", 0))
+        metrics.add("commits", result="committed")
+        metrics.observe("commit_duration_seconds", facts.commit_seconds)
+        if facts.open_seconds:
+            metrics.observe("transaction_open_seconds", facts.open_seconds)
+        metrics.set("last_commit_timestamp_seconds", now)
+        metrics.set("ledger_sequence", result.number)
+        if self._checkpoint_cut is not None:
+            metrics.set("rollforward_distance_cuts", result.number - self._checkpoint_cut)
+        scores = sum(output.value is not None for output in result.outputs)
+        metrics.add("scores_published", scores)
+        if scores and result.event_time:
+            metrics.observe("score_staleness_seconds", max(0.0, now - result.event_time / 1000))
+
+    def _learning(self, result: CutResult, facts: CutFacts) -> None:
+        metrics = self._metrics
+        metrics.observe("train_step_duration_seconds", facts.step_seconds)
+        for report in facts.reports:
+            record_report(metrics, report)
+
+    def _quality(self, quality: Quality) -> None:
+        for task, facts in quality.items():
+            self._count_labels(task, facts)
+            for name, metric, labels in _QUALITY:
+                value = facts.get(name)
+                if isinstance(value, (int, float)):
+                    self._metrics.set(metric, float(value), task=task, **labels)
+
+    def _count_labels(self, task: str, facts: Mapping[str, object]) -> None:
+        """The summary counts the lineage; the counter grows by what is new since the last look."""
+        labels, positives = facts.get("labels"), facts.get("positives")
+        if not isinstance(labels, int) or not isinstance(positives, int):
+            return
+        for result, total in (("positive", positives), ("negative", labels - positives)):
+            fresh = total - self._labels.get((task, result), 0)
+            self._labels[task, result] = total
+            self._metrics.add("labels_joined", max(0, fresh), task=task, result=result)
+
+
+_QUALITY: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("auc", "prequential_auc", {"window": "lifetime"}),
+    ("auc_faded", "prequential_auc", {"window": "faded"}),
+    ("normalized_entropy", "prequential_normalized_entropy", {"window": "lifetime"}),
+    ("normalized_entropy_faded", "prequential_normalized_entropy", {"window": "faded"}),
+    ("calibration", "calibration_ratio", {}),
+    ("forgetting", "forgetting", {}),
+    ("memory_rows", "replay_memory_rows", {}),
+)
+
+
+def record_report(metrics: Metrics, report: object) -> None:
+    """What a step of the learner says of itself; fields that a report lacks are left out."""
+    if getattr(report, "nonfinite", False):
+        metrics.add("nonfinite_batches")
+    for name in ("grad_norm", "rehearsal_ratio"):
+        metrics.set(name, getattr(report, name, None))
+    for name, attribute in (("loss", "losses"), ("task_weight", "weights")):
+        for task, value in (getattr(report, attribute, None) or {}).items():
+            metrics.set(name, float(value), task=task)
+            if name == "loss":
+                metrics.add("train_steps", task=task)
