@@ -24,7 +24,7 @@ import numpy.typing as npt
 from stream_mtl.config import DAY, MINUTE
 from stream_mtl.simulator import simulate
 
-HALF_LIFE_MS = 3 * DAY  # of the item-rate table
+HALF_LIFE_MS = 10 * DAY  # of the item-rate table
 PRIOR_ROWS = 50.0  # shown at the base rate before the table believes an item
 ITEM_RATE_LIMIT = 0.30
 Matrix = npt.NDArray[np.float64]
@@ -74,7 +74,7 @@ class Rows:
 FEATURES = (
     "item click rate", "item buy rate", "user click rate", "ln position", "words", "category",
     "words of last clicks", "category of last click", "in session", "query words", "log price",
-    "price of clicks", "mobile", "hour", "clicks",
+    "price of clicks", "mobile", "hour", "clicks", "category rate", "brand rate",
 )  # fmt: skip
 
 
@@ -93,13 +93,15 @@ class Reader:
     def __init__(self) -> None:
         self.rows = Rows()
         self.items: dict[str, tuple[frozenset[str], str, float]] = {}
+        self.brands: dict[str, str] = {}
         self.rates: dict[str, tuple[Rate, Rate]] = defaultdict(lambda: (Rate(), Rate()))
         self.total = (Rate(), Rate())
         self.users: dict[str, User] = defaultdict(User)
         self.open: dict[tuple[str, str], tuple[int, int]] = {}  # (user, item) -> row, time
 
     def item(self, event: dict[str, Any]) -> None:
-        words = frozenset(event["title"].split() + [event["brand"]])
+        words = frozenset([*event["title"].split(), event["brand"]])
+        self.brands[event["item_id"]] = event["brand"]
         self.items[event["item_id"]] = (words, event["category"], float(np.log(event["price"])))
 
     def exposure(self, at: int, event: dict[str, Any], truth: tuple[Any, ...]) -> None:
@@ -123,6 +125,7 @@ class Reader:
                 float(len(words & recent[0][1])) if recent else -1.0,
                 float(len(words & asked)), price, user.price,
                 float(event["context"]["device"] == "mobile"), time / 3.6e6 % 24, user.clicks,
+                *(self.rates[k][0].at(time, base[0], PRIOR_ROWS) for k in (category, self.brands[item_id])),
             ])  # fmt: skip
             self.rows.time.append(time)
             self.rows.record.append(at)
@@ -132,7 +135,8 @@ class Reader:
             self.open[event["user_id"], item_id] = len(self.rows.time) - 1, time
         for item_id, *_ in truth:  # what was shown counts after the page is priced
             words, category, _price = self.items[item_id]
-            for table in (*self.rates[item_id], *self.total):
+            shown = (item_id, category, self.brands[item_id])
+            for table in (*self.total, *(t for k in shown for t in self.rates[k])):
                 table.decay(time)
                 table.shown += 1
             user.rows += 1
@@ -145,7 +149,8 @@ class Reader:
         if row < 0 or time - shown_at > window:
             return
         self.rows.label[row][task] = 1.0
-        for table in (self.rates[item_id][task], self.total[task]):
+        keys = (item_id, self.items[item_id][1], self.brands[item_id])
+        for table in (self.total[task], *(self.rates[k][task] for k in keys)):
             table.decay(time)
             table.hits += 1
         if task == 0:

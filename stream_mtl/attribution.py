@@ -7,7 +7,9 @@ what became known. Times are event times; nothing depends on the order of arriva
 from __future__ import annotations
 
 from bisect import bisect
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 from stream_mtl.config import Join
 from stream_mtl.events import Exposure, Outcome, Shown
@@ -48,7 +50,18 @@ def insert(state: UserJoin, exposure: Open) -> None:
     else:
         key = (exposure.time_ms, exposure.exposure_id)
         opened.insert(bisect(opened, key, key=lambda o: (o.time_ms, o.exposure_id)), exposure)
-    state.next_close = min(state.next_close, exposure.due)
+    state.by_id[exposure.exposure_id] = exposure
+    if exposure.due != NEVER:
+        _schedule(state, exposure)
+
+
+def _schedule(state: UserJoin, exposure: Open) -> None:
+    heappush(state.dues, (exposure.due, exposure.time_ms, exposure.exposure_id))
+
+
+def _remove(state: UserJoin, exposure: Open) -> None:
+    state.open.remove(exposure)
+    del state.by_id[exposure.exposure_id]
 
 
 def find(state: UserJoin, touch: Touch, config: Join, *, settled: bool) -> Open | None:
@@ -153,22 +166,20 @@ def _confirm(state: UserJoin, touch: Touch, config: Join, out: Emitting) -> None
     if touch.kind == PURCHASE:
         exposure.orders[0] = [touch.order_id]
     exposure.phase, exposure.due = PURCHASE_OPEN, _purchase_due(exposure, config)
-    state.next_close = min(state.next_close, exposure.due)
+    _schedule(state, exposure)
     labels: dict[str, tuple[float | None, ...]] = {task: (1.0,) for task in click_tasks(exposure)}
     _emit(exposure, labels, touch.time_ms, out)
 
 
 def _held(state: UserJoin, touch: Touch) -> Open | None:
-    if not touch.held:
-        return None
-    return next((e for e in state.open if e.exposure_id == touch.event_id), None)
+    return state.by_id.get(touch.event_id) if touch.held else None
 
 
 def _withdraw(state: UserJoin, touch: Touch, out: Emitting) -> None:
     """The real exposure arrived after its touch: close the stand-in, which never had a label."""
     stand_in = _held(state, touch)
     if stand_in is not None:
-        state.open.remove(stand_in)
+        _remove(state, stand_in)
         out.outcomes.append(
             Outcome(
                 exposure_id=stand_in.exposure_id,
@@ -207,29 +218,39 @@ def _purchase_due(exposure: Open, config: Join) -> int:
 
 
 def close_due(state: UserJoin, config: Join, until: int, out: Emitting) -> None:
-    """Close every window that ends by `until`, in the order of their ends."""
-    while state.next_close <= until:
-        at = state.next_close
-        for exposure in [e for e in state.open if e.due == at]:
+    """Close every window that ends by `until`, in the order of (end, exposure)."""
+    dues = state.dues
+    while dues and dues[0][0] <= until:
+        due, _, exposure_id = heappop(dues)
+        exposure = state.by_id.get(exposure_id)
+        if exposure is not None and exposure.due == due:
             _close_window(state, exposure, config, out)
-        state.next_close = min((e.due for e in state.open), default=NEVER)
 
 
 def _close_window(state: UserJoin, exposure: Open, config: Join, out: Emitting) -> None:
-    items, at = range(len(exposure.items)), exposure.due
+    at = exposure.due
     if exposure.phase == CLICK_OPEN:
-        clicks = tuple(1.0 if i in exposure.clicked else 0.0 for i in items)
+        clicks = _row(exposure, exposure.clicked)
         exposure.phase, exposure.due = PURCHASE_OPEN, _purchase_due(exposure, config)
+        _schedule(state, exposure)
         _emit(exposure, {task: clicks for task in click_tasks(exposure)}, at, out)
         return
     last = exposure.phase == LATE_OPEN or not config.late_ms
     labels: dict[str, tuple[float | None, ...]] = {}
     if exposure.phase == PURCHASE_OPEN:
-        labels = {"purchase": tuple(1.0 if i in exposure.orders else 0.0 for i in items)}
+        labels = {"purchase": _row(exposure, exposure.orders)}
     exposure.phase, exposure.due = LATE_OPEN, at + config.late_ms
     _emit(exposure, labels, at, out, closed=last)
     if last:
-        state.open.remove(exposure)
+        _remove(state, exposure)
+    else:
+        _schedule(state, exposure)
+
+
+def _row(exposure: Open, positive: Collection[int]) -> tuple[float, ...]:
+    if not positive:  # by far the most
+        return (0.0,) * len(exposure.items)
+    return tuple([1.0 if i in positive else 0.0 for i in range(len(exposure.items))])
 
 
 def cap(state: UserJoin, out: Emitting) -> None:
@@ -238,9 +259,8 @@ def cap(state: UserJoin, out: Emitting) -> None:
         return
     oldest = next((e for e in state.open if not e.provisional), None)
     if oldest is not None:
-        state.open.remove(oldest)
+        _remove(state, oldest)
         _emit(oldest, {}, state.newest, out, closed=True)
-        state.next_close = min((e.due for e in state.open), default=NEVER)
 
 
 def _correct(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -54,7 +55,7 @@ class BackgroundWriter:
         self._failpoint = failpoint
         self._spawn = spawn
         self._work: Joinable | None = None
-        self._ended: list[Written] = []
+        self._ended: deque[Written] = deque()
         self.skipped = 0
         self.failures = 0
         self.last_error: SaveFailed | None = None
@@ -81,7 +82,9 @@ class BackgroundWriter:
 
     def take(self) -> list[Written]:
         """What has ended since the last call, oldest first."""
-        ended, self._ended = self._ended, []
+        ended = []
+        while self._ended:
+            ended.append(self._ended.popleft())
         self.failures += sum(written.saved is None for written in ended)
         return ended
 

@@ -34,7 +34,11 @@ def compose(config: Config, lineage: str) -> Pipeline:
             join=LabelJoin(config.join),
             shop=shop,
             features=features,
-            evaluation=Evaluation(config.evaluation, features.spec),
+            evaluation=Evaluation(
+                config.evaluation,
+                features.spec,
+                [name for name, task in config.tasks.items() if task.kind == "listwise"],
+            ),
             pending=Pending(features.spec, config.learner.batch_rows),
             learner=learner,
             scoring=Scoring(config, shop, retrieval, features, learner),

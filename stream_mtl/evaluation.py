@@ -27,7 +27,8 @@ from stream_mtl.hashing import mix64
 from stream_mtl.prequential import LABELS, LISTS, NDCG, POSITIVES, Sums, logits, ndcg
 from stream_mtl.probes import Probes, is_probe
 
-FADE_ROWS = 512  # rows after which the faded sums lose `fading` once
+FADE_ROWS = 512  # rows of a block, after which the faded sums lose `fading` once
+WAITING = ("served_BT", "label_BT", "mask_BT", "offset_B", "list_key_B", "row_key_B")
 
 Quality = dict[str, float | int | None]
 
@@ -40,40 +41,48 @@ class Evaluation:
     ) -> None:
         self._config, self._spec = config, spec
         self._listwise = tuple(i for i, task in enumerate(spec.tasks) if task in listwise)
-        self._whole, self._faded, self._fresh = (Sums(len(spec.tasks)) for _ in range(3))
-        self._fresh_rows = 0
+        self._whole, self._faded = Sums(len(spec.tasks)), Sums(len(spec.tasks))
+        self._waiting: list[tuple[Tensor, ...]] = []  # in the order of WAITING
+        self._waiting_rows = 0
         self._probes = Probes(config.probe_rows, spec)
 
     def observe(self, served_BT: Tensor, batch: Batch) -> None:
-        """Score the probabilities made at serving against the labels that are known now."""
-        mask_BT = batch.mask_BT.numpy()
-        row_N, task_N = mask_BT.nonzero()
-        if not len(row_N):
-            return
-        served = served_BT.detach().cpu().numpy()[row_N, task_N].astype(np.float64)
-        label_N = batch.label_BT.numpy()[row_N, task_N].astype(np.float64)
-        logit_N = logits(served)
-        offset_N = batch.offset_B.numpy()[row_N].astype(np.float64)
-        self._fresh.add(task_N, logit_N, logit_N + offset_N, label_N)
-        for task in self._listwise:
-            of_task = task_N == task
-            rows = row_N[of_task]
-            if len(rows):
-                gained = ndcg(
-                    _runs(batch.list_key_B.numpy())[rows],
-                    served[of_task],
-                    label_N[of_task],
-                    mix64(batch.row_key_B.numpy()[rows]),
-                )
-                self._fresh.total_TK[task, (NDCG, LISTS)] += gained
-        self._fresh_rows += len(batch)
-        if self._fresh_rows >= FADE_ROWS:
-            self._fade()
+        """Score the probabilities made at serving against the labels that are known now.
 
-    def _fade(self) -> None:
-        self._whole.merge(self._fresh)
-        self._faded.merge(self._fresh, self._config.fading)
-        self._fresh, self._fresh_rows = Sums(len(self._spec.tasks)), 0
+        Rows wait for a block of FADE_ROWS, so that a cut of one event costs next to nothing.
+        """
+        if not len(batch):
+            return
+        served_BT = served_BT.detach().cpu()
+        self._waiting.append((served_BT, *(getattr(batch, name) for name in WAITING[1:])))
+        self._waiting_rows += len(batch)
+        if self._waiting_rows >= FADE_ROWS:
+            block = self._block()
+            self._whole.merge(block)
+            self._faded.merge(block, self._config.fading)
+            self._waiting, self._waiting_rows = [], 0
+
+    def _block(self) -> Sums:
+        """The sums of the rows that wait."""
+        sums = Sums(len(self._spec.tasks))
+        if not self._waiting:
+            return sums
+        served_BT, label_BT, mask_BT, offset_B, list_key_B, row_key_B = (
+            torch.cat(column).numpy() for column in zip(*self._waiting, strict=True)
+        )
+        row_N, task_N = (mask_BT & np.isfinite(served_BT)).nonzero()  # NaN: never served
+        served_N = served_BT[row_N, task_N].astype(np.float64)
+        label_N = label_BT[row_N, task_N].astype(np.float64)
+        logit_N = logits(served_N)
+        sums.add(task_N, logit_N, logit_N + offset_B[row_N], label_N)
+        run_B, tie_B = _runs(list_key_B), mix64(row_key_B)
+        for task in self._listwise:
+            of_N = task_N == task
+            row_M = row_N[of_N]
+            sums.total_TK[task, (NDCG, LISTS)] += ndcg(
+                run_B[row_M], served_N[of_N], label_N[of_N], tie_B[row_M]
+            )
+        return sums
 
     def is_probe(self, list_key_B: Tensor) -> Tensor:
         """Mask of the rows that are held out of training."""
@@ -104,9 +113,11 @@ class Evaluation:
         return self._qualities(self._faded, self._config.fading)
 
     def _qualities(self, old: Sums, fading: float) -> dict[str, Quality]:
-        sums = Sums(len(self._spec.tasks))
-        sums.merge(old)
-        sums.merge(self._fresh, fading if self._fresh_rows else 1.0)
+        sums = old
+        if self._waiting:
+            sums = Sums(len(self._spec.tasks))
+            sums.merge(old)
+            sums.merge(self._block(), fading)
         return {name: self._quality(sums, i) for i, name in enumerate(self._spec.tasks)}
 
     def _quality(self, sums: Sums, task: int) -> Quality:
@@ -123,10 +134,13 @@ class Evaluation:
         }
 
     def state(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"tasks": list(self._spec.tasks), "fresh_rows": self._fresh_rows}
+        state: dict[str, Any] = {"tasks": list(self._spec.tasks), "waiting": self._waiting_rows}
         for name, sums in self._sums().items():
             state[f"{name}/total_TK"] = torch.from_numpy(sums.total_TK)
             state[f"{name}/histogram_T2H"] = torch.from_numpy(sums.histogram_T2H)
+        if self._waiting:
+            self._waiting = [tuple(torch.cat(c) for c in zip(*self._waiting, strict=True))]
+            state |= {f"waiting/{n}": t for n, t in zip(WAITING, self._waiting[0], strict=True)}
         return state | self._probes.state()
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -135,14 +149,16 @@ class Evaluation:
                 f"evaluation: the state is of tasks {state['tasks']}, this config has "
                 f"{list(self._spec.tasks)}: start a new lineage"
             )
-        self._fresh_rows = int(state["fresh_rows"])
+        self._waiting_rows = int(state["waiting"])
+        rows = tuple(state[f"waiting/{name}"] for name in WAITING) if self._waiting_rows else ()
+        self._waiting = [rows] if rows else []
         for name, sums in self._sums().items():
             sums.total_TK = state[f"{name}/total_TK"].numpy().copy()
             sums.histogram_T2H = state[f"{name}/histogram_T2H"].numpy().copy()
         self._probes.restore(state)
 
     def _sums(self) -> dict[str, Sums]:
-        return {"whole": self._whole, "faded": self._faded, "fresh": self._fresh}
+        return {"whole": self._whole, "faded": self._faded}
 
 
 def _runs(list_key_B: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int64]]:

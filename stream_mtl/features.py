@@ -23,13 +23,12 @@ from stream_mtl.config import Config
 from stream_mtl.description import DENSE, SPARSE, Description, Pairs
 from stream_mtl.events import Exposure, Outcome
 from stream_mtl.hashing import hash64, mix64
-from stream_mtl.retrieval import Candidates, Retrieval
+from stream_mtl.retrieval import Candidates, Retrieval, Viewpoint
 from stream_mtl.shop import Shop
 from stream_mtl.shop.columns import Array, Ints
 from stream_mtl.snapshots import Snapshots
 from stream_mtl.state import State
 
-QUERY_LASTS_MS = 30 * 60_000  # a query is in a user's mind this long
 ATTEMPTS = 8  # uniform draws a wanted negative, before fewer are taken
 
 
@@ -39,7 +38,9 @@ class Rows:
 
     batch: Batch
     served_BT: Tensor
-    corrections: Batch  # rows whose label changed since it was emitted, only the changed labels known
+    corrections: (
+        Batch  # rows whose label changed since it was emitted, only the changed labels known
+    )
 
 
 class Features:
@@ -47,7 +48,9 @@ class Features:
 
     def __init__(self, shop: Shop, retrieval: Retrieval, config: Config) -> None:
         self.shop, self.retrieval, self.settings = shop, retrieval, config.features
-        self.spec = Spec(SPARSE, DENSE, tuple(config.tasks), config.features.table_rows, shop.text_dim)
+        self.spec = Spec(
+            SPARSE, DENSE, tuple(config.tasks), config.features.table_rows, shop.text_dim
+        )
         self.description = Description(shop, retrieval, config.features.table_rows)
         self.snapshots = Snapshots(self.spec)
         self._surface: dict[str, int] = {"": 0}
@@ -64,7 +67,8 @@ class Features:
         names = list(dict.fromkeys(e.user_id for e in exposures))
         row_of = {name: row for row, name in enumerate(names)}
         user_U = shop.user_slots(names)
-        drawn = self._draw([e for e in exposures if e.needs_negatives], names, user_U, row_of)
+        view = self.retrieval.view(user_U, domain_U=self._domains(exposures, names, user_U))
+        drawn = self._draw([e for e in exposures if e.needs_negatives], view, row_of)
         rows_E, items, hashes, offsets, positions = [], [], [], [], []
         for e in exposures:
             ids = [shown.item_id for shown in e.items]
@@ -73,33 +77,48 @@ class Features:
                 int(shop.items.slots.hashed[s]) if s >= 0 else hash64(i)
                 for s, i in zip(slots, ids, strict=True)
             ]
-            extra, offset = drawn.get(e.exposure_id, (np.zeros(0, np.int64), np.zeros(len(ids), np.float32)))
+            extra, offset = drawn.get(
+                e.exposure_id, (np.zeros(0, np.int64), np.zeros(len(ids), np.float32))
+            )
             items += [*slots, *extra.tolist()]
             hashes += [*codes, *shop.items.slots.hashed[extra].tolist()]
             offsets.append(offset)
-            places = [] if e.needs_negatives else [min(max(s.position or 0, 0), self.spec.positions - 1) for s in e.items]
+            places = (
+                []
+                if e.needs_negatives
+                else [min(max(s.position or 0, 0), self.spec.positions - 1) for s in e.items]
+            )
             positions += places + [0] * (len(ids) + len(extra) - len(places))
             rows_E.append(len(ids) + len(extra))
         user_hash_E = [hash64(e.user_id) for e in exposures]
         expand = np.repeat(np.arange(len(exposures)), rows_E)
         row_E = np.array([row_of[e.user_id] for e in exposures])
         time_E = np.array([e.time_ms for e in exposures], np.int64)
-        code = shop.items.domains.index
         pairs = Pairs(
-            user_U=user_U,
             row_B=row_E[expand],
             item_B=np.array(items, np.int64),
-            query_B=self._queries(exposures, user_U[row_E], time_E)[expand],
+            query_B=self._queries(exposures, view.query_U[row_E])[expand],
             time_B=time_E[expand],
             user_hash_B=np.array(user_hash_E, np.int64)[expand],
             item_hash_B=np.array(hashes, np.int64),
             device_B=np.array([shop.devices.index.get(e.device, 0) for e in exposures])[expand],
-            domain_B=np.array([code.get(e.domain, 0) for e in exposures])[expand],
-            surface_B=np.array([self._surface_hash(e.surface) for e in exposures], np.int64)[expand],
+            domain_B=shop.domain_codes([e.domain for e in exposures])[expand],
+            surface_B=np.array([self._surface_hash(e.surface) for e in exposures], np.int64)[
+                expand
+            ],
         )
         list_key_E = np.array([hash64(e.exposure_id) for e in exposures], np.int64)
         user_key_E = np.array([hash64(e.user_id, "user") for e in exposures], np.int64)
-        self._store(exposures, rows_E, pairs, np.concatenate(offsets), positions, list_key_E[expand], user_key_E[expand])
+        self._store(
+            exposures,
+            rows_E,
+            view,
+            pairs,
+            np.concatenate(offsets),
+            positions,
+            list_key_E[expand],
+            user_key_E[expand],
+        )
         return self._emit(self._opened, *self._unlabelled(len(items)))
 
     def served(self, prob_BT: Tensor) -> None:
@@ -142,33 +161,29 @@ class Features:
         """Rows to score, list after list, padding left out; `kind` is "user" or "query"."""
         shop = self.shop
         user_U = slot_U if kind == "user" else np.full(len(slot_U), -1, np.int64)
+        view = self.retrieval.view(user_U, None if kind == "user" else slot_U)
         row_B, place_B = np.nonzero(candidates.item_UC >= 0)
         item_B = candidates.item_UC[row_B, place_B].astype(np.int64)
-        time_U = np.full(len(slot_U), shop.now_ms, np.int64)
-        u, asked = shop.users.columns, shop.queries.columns
         known_U = user_U >= 0
-        query_U = self._current_query(user_U, time_U) if kind == "user" else slot_U
-        domain_U = np.where(known_U, u.domain[user_U], 0) if kind == "user" else asked.domain[slot_U]
         hash_U = np.where(known_U, shop.users.slots.hashed[user_U], 0)
+        device_U = np.where(known_U, shop.users.columns.device[user_U], 0)
         surface = self._surface_hash("home" if kind == "user" else "search")
         pairs = Pairs(
-            user_U=user_U,
             row_B=row_B,
             item_B=item_B,
-            query_B=query_U[row_B],
-            time_B=time_U[row_B],
+            query_B=view.query_U[row_B],
+            time_B=np.full(len(row_B), shop.now_ms, np.int64),
             user_hash_B=hash_U[row_B],
             item_hash_B=shop.items.slots.hashed[item_B],
-            device_B=np.where(known_U, u.device[user_U], 0)[row_B].astype(np.int64),
-            domain_B=domain_U[row_B].astype(np.int64),
+            device_B=device_U[row_B].astype(np.int64),
+            domain_B=view.domain_U[row_B],
             surface_B=np.full(len(row_B), surface, np.int64),
         )
-        links = self.retrieval.links(user_U)
         title_BE, query_BE = self._text(pairs.item_B, pairs.query_B)
         rows = batches.empty(self.spec, len(row_B))
         return Batch(
             sparse_BF=torch.from_numpy(self.description.sparse(pairs)),
-            dense_BD=torch.from_numpy(self.description.dense(pairs, links)),
+            dense_BD=torch.from_numpy(self.description.dense(view, pairs)),
             title_BE=torch.from_numpy(title_BE),
             query_BE=torch.from_numpy(query_BE),
             position_B=rows.position_B,
@@ -202,6 +217,7 @@ class Features:
         self,
         exposures: Sequence[Exposure],
         rows_E: Sequence[int],
+        view: Viewpoint,
         pairs: Pairs,
         offset_B: Array,
         positions: Sequence[int],
@@ -211,15 +227,16 @@ class Features:
         for e in exposures:
             if e.exposure_id in self.snapshots.rows:
                 self.snapshots.close(e.exposure_id)
-        taken = [self.snapshots.take(e.exposure_id, n) for e, n in zip(exposures, rows_E, strict=True)]
+        taken = [
+            self.snapshots.take(e.exposure_id, n) for e, n in zip(exposures, rows_E, strict=True)
+        ]
         self._opened = row_B = np.concatenate(taken)
         shop, c = self.shop, self.snapshots.columns
-        links = self.retrieval.links(pairs.user_U)
         c.sparse[row_B] = self.description.sparse(pairs)
-        c.dense[row_B] = self.description.dense(pairs, links)
+        c.dense[row_B] = self.description.dense(view, pairs)
         c.position[row_B] = positions
-        prior_B = self.retrieval.prior(pairs.user_U, pairs.row_B, np.maximum(pairs.item_B, 0), links)
-        c.prior[row_B] = np.where(pairs.item_B >= 0, prior_B, self.retrieval.no_prior())
+        sought_B = self.description.cosines(view, pairs)[:, 4] if shop.text_dim else None
+        c.prior[row_B] = self.retrieval.prior(view, pairs.row_B, pairs.item_B, sought_B)
         c.offset[row_B] = offset_B
         c.item[row_B], c.query[row_B] = pairs.item_B, pairs.query_B
         c.item_generation[row_B] = shop.items.slots.generation[pairs.item_B]
@@ -252,18 +269,19 @@ class Features:
         tasks = len(self.spec.tasks)
         return np.zeros((rows, tasks), np.float32), np.zeros((rows, tasks), bool)
 
-    def _queries(self, exposures: Sequence[Exposure], user_E: Ints, time_E: Ints) -> Ints:
-        """The exposure's query, else what the user asked within the last half hour."""
-        current_E = self._current_query(user_E, time_E)
+    def _queries(self, exposures: Sequence[Exposure], current_E: Ints) -> Ints:
+        """The exposure's query, else what its user has in mind."""
+        query_E = current_E.copy()
         for e, exposure in enumerate(exposures):
             if exposure.query:
-                current_E[e] = self.shop.queries.slots.index.get(exposure.query, -1)
-        return current_E
+                query_E[e] = self.shop.queries.slots.index.get(exposure.query, -1)
+        return query_E
 
-    def _current_query(self, user_U: Ints, time_U: Ints) -> Ints:
-        c = self.shop.users.columns
-        recent_U = (user_U >= 0) & (time_U - c.query_ms[user_U] <= QUERY_LASTS_MS)
-        return np.where(recent_U, c.query[user_U], -1).astype(np.int64)
+    def _domains(self, exposures: Sequence[Exposure], names: Sequence[str], user_U: Ints) -> Ints:
+        """Where each user was last, as scoring would have thought; for a stranger, where they are now."""
+        first = {e.user_id: e.domain for e in reversed(exposures)}
+        now_U = self.shop.domain_codes([first[name] for name in names])
+        return np.where(user_U >= 0, self.shop.users.columns.domain[user_U], now_U).astype(np.int64)
 
     def _surface_hash(self, surface: str) -> int:
         if surface not in self._surface:
@@ -275,26 +293,23 @@ class Features:
     # ---- negatives
 
     def _draw(
-        self, exposures: Sequence[Exposure], names: Sequence[str], user_U: Ints, row_of: Mapping[str, int]
+        self, exposures: Sequence[Exposure], view: Viewpoint, row_of: Mapping[str, int]
     ) -> dict[str, tuple[Ints, Array]]:
         """Per exposure: slots of its negatives, and the offset of its rows, the clicked item first."""
         if not exposures:
             return {}
         shop = self.shop
-        wanted = list(dict.fromkeys(row_of[e.user_id] for e in exposures))
-        domain = {row_of[e.user_id]: shop.items.domains.index.get(e.domain, 0) for e in exposures}
-        user_W = user_U[wanted]
-        own_W = np.where(user_W >= 0, shop.users.columns.domain[user_W], [domain[r] for r in wanted])
-        item_WC = self.retrieval.for_users(user_W, own_W).item_UC
-        place = {row: w for w, row in enumerate(wanted)}
+        item_UC = self.retrieval.choose(view).item_UC
         live = shop.items.sellable()
         count = int(np.count_nonzero(live))
         return {
-            e.exposure_id: self._negatives(e, item_WC[place[row_of[e.user_id]]], live, count)
+            e.exposure_id: self._negatives(e, item_UC[row_of[e.user_id]], live, count)
             for e in exposures
         }
 
-    def _negatives(self, exposure: Exposure, item_C: Array, live: Array, count: int) -> tuple[Ints, Array]:
+    def _negatives(
+        self, exposure: Exposure, item_C: Array, live: Array, count: int
+    ) -> tuple[Ints, Array]:
         shop, key = self.shop, hash64(exposure.exposure_id, "negatives")
         clicked = shop.items.slots.index.get(exposure.items[0].item_id, -1)
         candidates = item_C[item_C >= 0].astype(np.int64)
@@ -303,7 +318,12 @@ class Features:
         order = np.argsort(mix64(shop.items.slots.hashed[candidates] ^ key), kind="stable")
         near = candidates[order[: self.settings.negatives]]
         outside = count - len(candidates) - int(clicked >= 0 and bool(live[clicked]))
-        far = self._uniform(key, {*candidates.tolist(), clicked}, live, min(outside, self.settings.uniform_negatives))
+        far = self._uniform(
+            key,
+            {*candidates.tolist(), clicked},
+            live,
+            min(outside, self.settings.uniform_negatives),
+        )
         near_offset = np.log(len(candidates) / len(near)) if len(near) else 0.0
         far_offset = np.log(max(outside, 1) / len(far)) if len(far) else 0.0
         own = near_offset if inside else far_offset

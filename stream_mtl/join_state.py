@@ -93,8 +93,9 @@ class UserJoin:
     """The join's whole memory of one user.
 
     `open` is sorted by (time, exposure id), `pending` in the order of `Touch`, `seen` by arrival.
-    `timer` is the earliest timer that was asked for and has not fired; `next_close` the smallest
-    `due` of `open`. Both follow from the rest and spare a scan of it an event.
+    `timer` is the earliest timer that was asked for and has not fired. `by_id` and the heap `dues` of
+    (due, time, exposure id) index `open`, so that no event scans it; entries whose exposure has left or
+    has another `due` are skipped.
     """
 
     user_id: str
@@ -103,7 +104,8 @@ class UserJoin:
     seen: dict[str, int] = field(default_factory=dict)  # event id -> event time
     newest: int = 0
     timer: int = NEVER
-    next_close: int = NEVER
+    by_id: dict[str, Open] = field(default_factory=dict)
+    dues: list[tuple[int, int, str]] = field(default_factory=list)
 
     def to_json(self) -> list[Any]:
         return [
@@ -126,5 +128,6 @@ class UserJoin:
             dict(seen),
             newest,
             timer,
-            min((exposure.due for exposure in exposures), default=NEVER),
+            {exposure.exposure_id: exposure for exposure in exposures},
+            sorted((e.due, e.time_ms, e.exposure_id) for e in exposures if e.due != NEVER),
         )

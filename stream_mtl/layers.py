@@ -22,7 +22,7 @@ _DENSE_LIMIT = 10.0  # features arrive roughly standardised; one wild price must
 
 def linear(inputs: int, outputs: int, generator: Generator, bias: bool = True) -> nn.Linear:
     """A linear layer drawn from `generator` (torch's default law, without its global generator)."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias)
+    layer = nn.Linear(inputs, outputs, bias=bias, device="meta").to_empty(device="cpu")
     bound = 1 / math.sqrt(max(inputs, 1))
     with torch.no_grad():
         layer.weight.uniform_(-bound, bound, generator=generator)
@@ -47,7 +47,10 @@ class InputLayer(nn.Module):
         parts = [embedding_BFH.flatten(1), batch.dense_BD.clamp(-_DENSE_LIMIT, _DENSE_LIMIT)]
         if self.has_text:
             # a zero vector (no title, no query) projects to zero: missing needs no mask
-            title_BP, query_BP = self.title(batch.title_BE.float()), self.query(batch.query_BE.float())
+            title_BP, query_BP = (
+                self.title(batch.title_BE.float()),
+                self.query(batch.query_BE.float()),
+            )
             parts += [title_BP, query_BP, title_BP * query_BP]
         return torch.cat(parts, 1)
 
@@ -56,8 +59,8 @@ class Head(nn.Module):
     """A task's tower, and for tasks with a prior the candidates' own order and a position bias.
 
     logit = scale * prior + bias[position] + tower(x). The tower's last layer starts at zero, so a young
-    model ranks exactly as its candidates. The bias never meets x (PAL; Guo et al., RecSys 2019) and is
-    served at position 0.
+    model ranks exactly as its candidates. The bias never meets x (PAL; Guo et al., RecSys 2019); at
+    serving it is that of the first place.
     """
 
     def __init__(
@@ -77,7 +80,8 @@ class Head(nn.Module):
         logit_B: Tensor = self.out(F.silu(self.hidden(shared_BH))).squeeze(1)
         if not self.has_prior:
             return logit_B
-        bias_B = F.embedding(batch.position_B, self.position_bias.unsqueeze(1)).squeeze(1)
+        place_B = batch.position_B.clamp(min=1)  # not known, or at serving: as if on the first place
+        bias_B = F.embedding(place_B, self.position_bias.unsqueeze(1)).squeeze(1)
         return logit_B + self.prior_scale * batch.prior_B + bias_B
 
 

@@ -190,6 +190,7 @@ class Chain:
     gaps: offsets or cut numbers that no cut covers, and records that do not name the one before them.
     overlaps: offsets or cut numbers in more than one cut. repeats: the very same bytes again, which
     `at_least_once` may leave after a lost answer; they are no cut of their own.
+    broken: those gaps that are no skipped records but a missing or foreign ledger record.
     The first record anchors the chain: older ones may have expired.
     """
 
@@ -197,6 +198,7 @@ class Chain:
     gaps: int = 0
     overlaps: int = 0
     repeats: int = 0
+    broken: int = 0
     faults: list[str] = field(default_factory=list)  # the first few, in words
     last: Entry | None = None
     _positions: Positions = field(default_factory=dict)
@@ -219,15 +221,15 @@ class Chain:
     def _check_link(self, entry: Entry) -> None:
         if self.last is None:
             if entry.record.previous == "" and entry.cut != 0:
-                self._gap(f"the first record has no predecessor and is of cut {entry.cut}, not 0")
+                self._break(f"the first record has no predecessor and is of cut {entry.cut}, not 0")
             return
         expected = self.last.cut + (entry.record.kind == "cut")
         if entry.cut > expected:
-            self._gap(f"cuts {expected} to {entry.cut - 1} are missing")
+            self._break(f"cuts {expected} to {entry.cut - 1} are missing")
         elif entry.cut < expected:
             self._overlap(f"cut {entry.cut} follows cut {self.last.cut}")
         elif entry.record.previous != self.last.hash:
-            self._gap(f"cut {entry.cut} does not name the record before it as its predecessor")
+            self._break(f"cut {entry.cut} does not name the record before it as its predecessor")
 
     def _check_ranges(self, entry: Entry) -> None:
         for r in entry.record.ranges:
@@ -241,6 +243,10 @@ class Chain:
                 self._gap(f"{where} starts at {r.start}, {expected} was due")
             else:
                 self._overlap(f"{where} starts at {r.start}, already read to {expected}")
+
+    def _break(self, message: str) -> None:
+        self.broken += 1
+        self._gap(message)
 
     def _gap(self, message: str) -> None:
         self.gaps += 1

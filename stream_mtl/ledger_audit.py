@@ -30,20 +30,13 @@ class Rebuild(Protocol):
 
 @dataclass(slots=True)
 class Published:
-    """What a `read_committed` reader found on the score topic.
+    """What a `read_committed` reader found on the score topic, counted by the cut each record names."""
 
-    Lists are counted by the cut they name; a tombstone has no content, so it is counted by its key.
-    """
+    by_cut: dict[int, Counter[Found]] = field(default_factory=dict)
 
-    lists: dict[int, Counter[Found]] = field(default_factory=dict)
-    tombstones: Counter[str] = field(default_factory=Counter)
-
-    def add(self, key: str, value: bytes | None, cut: int | None) -> None:
-        """One record of the topic; `cut` is its `model.cut`, None for a tombstone."""
-        if value is None or cut is None:
-            self.tombstones[key] += 1
-        else:
-            self.lists.setdefault(cut, Counter())[key, _digest(value)] += 1
+    def add(self, key: str, value: bytes | None, cut: int) -> None:
+        """One record of the topic, in its header the cut; -1 when it names none."""
+        self.by_cut.setdefault(cut, Counter())[key, _digest(value)] += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +68,7 @@ def verify(
     horizon: int = -1,
     repeats_allowed: bool = False,
 ) -> Report:
-    """Audit a ledger. Scores are compared above cut `horizon` only: compaction removes older ones.
+    """Audit a ledger. Up to cut `horizon` no score is missed: compaction removes older ones.
 
     `repeats_allowed`: at_least_once, where the last cut before a crash may be there again, the same
     byte for byte; elsewhere a second copy is a fault.
@@ -109,8 +102,6 @@ class _Comparison:
     def __init__(self, published: Published, horizon: int, repeats_allowed: bool) -> None:
         self._published, self._horizon = published, horizon
         self._repeats_allowed = repeats_allowed
-        self._tombstones_due: Counter[str] = Counter()
-        self._every_tombstone_known = horizon < 0
         self.digest_equal = True
         self.missing = self.doubled = self.unverifiable = 0
         self.faults: list[str] = []
@@ -119,7 +110,6 @@ class _Comparison:
         result = rebuild.step(entry.record)
         if result is None:
             self.unverifiable += 1
-            self._every_tombstone_known = False
             self._compare_count(entry)
             return
         if result.digest != entry.record.digest:
@@ -127,47 +117,34 @@ class _Comparison:
         expected = expected_states.get(entry.cut)
         if expected is not None and rebuild.state_digest() != expected:
             self._differs(f"cut {entry.cut}: state digest differs from the checkpoint's")
-        if entry.cut > self._horizon:
-            self._compare(entry.cut, result.outputs)
+        self._compare(entry.cut, result.outputs)
 
     def close(self, cuts: set[int]) -> None:
-        """What no cut of the ledger accounts for: orphans are scores without their ledger record."""
+        """Scores without their ledger record; older than the ledger is nobody's fault."""
         first = min(cuts, default=0)
-        for cut, found in self._published.lists.items():
-            if cut > self._horizon and cut >= first and cut not in cuts:
+        for cut, found in self._published.by_cut.items():
+            if cut not in cuts and (cut >= first or cut < 0):
                 self.doubled += found.total()
                 self.faults.append(f"{found.total()} scores name cut {cut}, which is not committed")
-        for key, due in self._tombstones_due.items():
-            self.missing += max(0, due - self._published.tombstones[key])
-        if self._every_tombstone_known and not self._repeats_allowed:
-            for key, found_times in self._published.tombstones.items():
-                self.doubled += max(0, found_times - self._tombstones_due[key])
 
     def _compare(self, cut: int, outputs: tuple[Output, ...]) -> None:
-        due: Counter[Found] = Counter()
-        for output in outputs:
-            if output.value is None:
-                self._tombstones_due[output.key] += 1
-            else:
-                due[output.key, _digest(output.value)] += 1
-        found = self._published.lists.get(cut, Counter())
-        missing = (due - found).total()
+        due: Counter[Found] = Counter((o.key, _digest(o.value)) for o in outputs)
+        found = self._published.by_cut.get(cut, Counter())
         further = found - due
         if self._repeats_allowed:  # a second whole copy is allowed, other content is not
             further = Counter({record: n for record, n in further.items() if record not in due})
-        self._count(cut, missing, further.total())
+        self._count(cut, (due - found).total(), further.total())
 
     def _compare_count(self, entry: Entry) -> None:
         """Without a rebuild the ledger's count is all there is to compare with."""
-        if entry.cut <= self._horizon:
-            return
-        counts = entry.record.counts
-        due = counts.get("outputs", 0) - counts.get("tombstones", 0)
-        found = self._published.lists.get(entry.cut, Counter())
-        distinct = len(found) if self._repeats_allowed else found.total()
-        self._count(entry.cut, max(0, due - distinct), max(0, distinct - due))
+        due = entry.record.counts.get("outputs", 0)
+        records = self._published.by_cut.get(entry.cut, Counter())
+        found = len(records) if self._repeats_allowed else records.total()
+        self._count(entry.cut, max(0, due - found), max(0, found - due))
 
     def _count(self, cut: int, missing: int, doubled: int) -> None:
+        if cut <= self._horizon:
+            missing = 0
         self.missing += missing
         self.doubled += doubled
         if missing or doubled:
@@ -178,5 +155,5 @@ class _Comparison:
         self.faults.append(message)
 
 
-def _digest(value: bytes) -> str:
-    return hashlib.blake2b(value, digest_size=16).hexdigest()
+def _digest(value: bytes | None) -> str:
+    return "" if value is None else hashlib.blake2b(value, digest_size=16).hexdigest()

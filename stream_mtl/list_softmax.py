@@ -18,8 +18,10 @@ def list_softmax_loss(
     """
     index_B, lists = list_index(list_key_B)
     score_B = logit_B.masked_fill(~mask_B, float("-inf"))
-    top_N = score_B.detach().new_full((lists,), -1e4).scatter_reduce(
-        0, index_B, score_B.detach(), reduce="amax"
+    top_N = (
+        score_B.detach()
+        .new_full((lists,), -1e4)
+        .scatter_reduce(0, index_B, score_B.detach(), reduce="amax")
     )
     shifted_B = logit_B - top_N[index_B]
     weight_B = shifted_B.clamp(max=0).exp() * mask_B  # the clamp keeps masked rows from overflowing

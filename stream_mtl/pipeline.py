@@ -29,7 +29,7 @@ from stream_mtl.learner import Learner, StepReport
 from stream_mtl.ledger import FOLD_VERSION
 from stream_mtl.pending import Pending
 from stream_mtl.scoring import Moment, Scoring
-from stream_mtl.serde import Decoded, decode_all
+from stream_mtl.serde import FILE_TOPIC, Decoded, decode_all
 from stream_mtl.shop import Shop
 from stream_mtl.state import State
 from stream_mtl.text import Encoder
@@ -100,7 +100,8 @@ class Pipeline:
 
     def _advance(self, cut: Cut, decoded: Decoded) -> list[Outcome]:
         """Event time moves on: windows close."""
-        owned = [(r.topic, r.partition) for r in cut.ranges]
+        held_by = (*self.config.topics.events, FILE_TOPIC)  # catalogue and commands hold no watermark
+        owned = [(r.topic, r.partition) for r in cut.ranges if r.topic in held_by]
         watermark = self.parts.watermark.observe(decoded.partition_times, owned)
         joined = self.parts.join.advance(watermark)
         if joined.exposures:  # a click that nothing had shown waits out the disorder before it opens one
@@ -239,8 +240,15 @@ class Pipeline:
     def quality(self) -> dict[str, dict[str, Any]]:
         """Per task what the summary says of it; cheap enough to be asked every second or two."""
         memory_rows = self.parts.learner.memory_rows()
+        recent = self.parts.evaluation.faded()
         return {
-            name: {"kind": self.config.tasks[name].kind, **quality, "memory_rows": memory_rows[name]}
+            name: {
+                "kind": self.config.tasks[name].kind,
+                **quality,
+                "auc_recent": recent[name]["auc"],
+                "normalized_entropy_recent": recent[name]["normalized_entropy"],
+                "memory_rows": memory_rows[name],
+            }
             for name, quality in self.parts.evaluation.summary().items()
         }
 

@@ -1,9 +1,10 @@
 """Candidates: which items a user or a query could be shown, and in what order without any model.
 
-The order is that of a co-visitation kNN filled with what is popular, a strong baseline; its score goes
-into the model as a prior, so that a young model ranks no worse than its own candidates.
+The order is that of a co-visitation kNN, leaning to the categories the user is in and filled with what
+is popular: a strong baseline. Its score goes into the model as a prior, so that a young model ranks no
+worse than its own candidates.
 
-Legend: U users (or queries), C candidates, B pairs of a user row and an item.
+Legend: U users (or queries), C candidates, H history, N or B pairs of a user row and an item.
 """
 
 from __future__ import annotations
@@ -16,12 +17,20 @@ from stream_mtl.config import Config
 from stream_mtl.shop import Shop
 from stream_mtl.shop.catalogue import BOUGHT, DEMAND, SLOW, normalised
 from stream_mtl.shop.columns import Array, Ints
+from stream_mtl.shop.neighbours import Neighbours
 
 DAY_MS = 86_400_000
+QUERY_LASTS_MS = 30 * 60_000  # a query is in a user's mind this long
 LAST = 10  # newest history entries whose neighbours count
 BACK = 0.8  # an entry counts this much less than the one after it
+CATEGORIES = 4  # distinct newest categories whose popular items are candidates
+RISING = 20
 TITLES = 5  # newest items whose mean title is looked up in the whole catalogue
-NEAREST = 60
+NEAREST = 100  # text neighbours
+CLOSE = 0.3  # cosine from which a text neighbour says something
+# weights of the prior, as log-odds
+COVISITED, FOLLOWED, ANSWERED, POPULAR, CATEGORY, OWN, TITLED = 3.0, 1.0, 3.0, 0.3, 2.0, 1.0, 6.0
+CENTRE, SCALE = 2.0, 2.0  # bring the prior to about [-2, 2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +39,7 @@ class Candidates:
 
     item_UC: Array  # int32
     prior_UC: Array  # float32
-    sources: dict[str, int]  # how many of the candidates each source had named
+    sources: dict[str, int]  # (user, item) pairs that each source named
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +47,39 @@ class Links:
     """Faded link strengths from a user's history to items, as a sorted table of (row, item) keys."""
 
     key_K: Ints  # row * stride + item
-    covisit_K: Array
+    strength_K: Array
     stride: int
 
-    def covisits(self, row_B: Ints, item_B: Array) -> Array:
+    def to(self, row_B: Ints, item_B: Array) -> Array:
         """Total over the history, 0 without a link."""
         if not len(self.key_K):
             return np.zeros(len(row_B))
         key_B = row_B * self.stride + item_B
         place_B = np.minimum(np.searchsorted(self.key_K, key_B), len(self.key_K) - 1)
-        return np.where(self.key_K[place_B] == key_B, self.covisit_K[place_B], 0.0)
+        return np.where(self.key_K[place_B] == key_B, self.strength_K[place_B], 0.0)
+
+    def totals(self, rows: int) -> Array:
+        """Sum over all items, a row [rows]."""
+        return np.bincount(self.key_K // self.stride, self.strength_K, rows)
+
+    def pairs(self) -> tuple[Ints, Ints]:
+        return self.key_K // self.stride, self.key_K % self.stride
+
+
+@dataclass(frozen=True, slots=True)
+class Viewpoint:
+    """What is read once about U users and then used for every item: stands in for them as of now."""
+
+    user_U: Ints  # -1 = stranger
+    query_U: Ints  # slot, -1 = none
+    domain_U: Ints
+    history_UH: Array  # int32 slots, newest first, -1 padded
+    near_UH: Array  # float64, weight of each entry; a row sums to 1 or is all zero
+    category_UH: Array  # int32, -1 where there is no entry or no category
+    covisits: Links
+    answers: Links  # of the query
+    tastes: tuple[Array, Array, Array]  # unit title vectors [U, E]: last item, mean of five, of all
+    sought_UE: Array  # unit vector of the query where there is one, else of the mean of five
 
 
 class Retrieval:
@@ -57,92 +89,190 @@ class Retrieval:
         self.shop = shop
         self.limit = config.scoring.candidates
 
-    # ---- users
-
-    def for_users(self, user_U: Ints, domain_U: Array | None = None) -> Candidates:
+    def for_users(self, user_U: Ints, domain_U: Ints | None = None) -> Candidates:
         """At most `limit` items a user; -1 stands for a stranger, who gets what is popular.
 
         `domain_U`: domain codes to use in place of that of the user's last event.
         """
+        return self.choose(self.view(user_U, domain_U=domain_U))
+
+    def for_queries(self, query_Q: Ints) -> Candidates:
+        """Clicked after the query, near to its text, popular where it was asked."""
+        return self.choose(self.view(np.full(len(query_Q), -1, np.int64), query_Q))
+
+    def popular(self, domain: str, n: int) -> tuple[Ints, Array]:
+        """The n most wanted items of a domain ("" = of the shop), and how wanted: decayed counts."""
         shop = self.shop
+        code = shop.items.domains.index.get(domain, 0)
+        slot_N = shop.items.popular.of(np.array([code]))[0, :n].astype(np.int64)
+        slot_N = slot_N[slot_N >= 0]
+        return slot_N, self.demand(slot_N)
+
+    def view(
+        self, user_U: Ints, query_U: Ints | None = None, domain_U: Ints | None = None
+    ) -> Viewpoint:
+        """Read what is needed of users; a query not given is the one the user has in mind."""
+        shop, c, known_U = self.shop, self.shop.users.columns, user_U >= 0
+        if query_U is None:
+            recent_U = known_U & (shop.now_ms - c.query_ms[user_U] <= QUERY_LASTS_MS)
+            query_U = np.where(recent_U, c.query[user_U], -1).astype(np.int64)
         if domain_U is None:
-            domain_U = np.where(user_U >= 0, shop.users.columns.domain[user_U], 0)
-        links = self.links(user_U)
-        history_UH = self.history(user_U)
-        named = {
-            "covisited": (links.key_K // max(links.stride, 1), links.key_K % max(links.stride, 1)),
-            "recent": _pairs(history_UH),
-            "popular": _pairs(shop.items.popular.of(domain_U.astype(np.int64))[:, :50]),
-            "rising": _pairs(shop.items.rising.of(domain_U.astype(np.int64))[:, :20]),
-            "category": self._of_last_category(history_UH),
-        }
-        return self._choose(user_U, named, links)
+            asked_U = np.where(query_U >= 0, shop.queries.columns.domain[query_U], 0)
+            domain_U = np.where(known_U, c.domain[user_U], asked_U).astype(np.int64)
+        history_UH = np.where(known_U[:, None], c.item[user_U], -1)
+        there_UH = history_UH >= 0
+        near_UH = np.where(there_UH, BACK ** np.arange(history_UH.shape[1]), 0.0)
+        near_UH /= np.maximum(near_UH.sum(1, keepdims=True), 1e-9)
+        category_UH = np.where(there_UH, shop.items.columns.category[history_UH], 0)
+        category_UH = np.where(category_UH > 0, category_UH, -1)
+        tastes = self._tastes(history_UH)
+        query_UE = shop.queries.columns.unit[query_U] * (query_U >= 0)[:, None]
+        return Viewpoint(
+            user_U,
+            query_U,
+            domain_U,
+            history_UH,
+            near_UH,
+            category_UH,
+            self._links(shop.items.covisits, history_UH[:, :LAST], BACK),
+            self._links(shop.queries.clicked, query_U[:, None], 1.0),
+            tastes,
+            np.where(query_UE.any(1, keepdims=True), query_UE, tastes[1]),
+        )
 
-    def history(self, user_U: Ints) -> Array:
-        """int32 [U, H] item slots, newest first; all -1 for a stranger."""
-        return np.where((user_U >= 0)[:, None], self.shop.users.columns.item[user_U], -1)
-
-    def links(self, user_U: Ints) -> Links:
-        """Co-visitation of the last entries, each counting `BACK` times the next."""
-        shop, covisits = self.shop, self.shop.items.covisits
-        from_UL = self.history(user_U)[:, :LAST]
-        fade = shop.link_fading.at(shop.now_ms) * BACK ** np.arange(from_UL.shape[1])
-        to_ULW = covisits.slot[from_UL]
-        weight_ULW = covisits.weight[from_UL] * fade[:, None]
-        row_N, back_N, _ = valid = np.nonzero((to_ULW >= 0) & (from_UL >= 0)[:, :, None])
-        stride = max(shop.items.used, 1)
-        key_K, inverse_N = np.unique(row_N * stride + to_ULW[valid], return_inverse=True)
-        return Links(key_K, np.bincount(inverse_N, weight_ULW[valid], len(key_K)), stride)
-
-    def prior(self, row_B: Ints, item_B: Array, links: Links) -> Array:
-        """The candidates' own order as one score (float32 [B])."""
-        shop = self.shop
-        demand_B = shop.items.columns.count[item_B, :, SLOW] @ DEMAND * shop.fadings[SLOW].at(shop.now_ms)
-        score_B = 3 * np.log1p(links.covisits(row_B, item_B)) + 0.3 * np.log1p(demand_B)
-        return score_B.astype(np.float32)
-
-    def tastes(self, user_U: Ints) -> tuple[Array, Array, Array]:
-        """Unit title vectors [U, E] of the last item, of the mean of five, of the whole history."""
-        unit, history_UH = self.shop.items.columns.unit, self.history(user_U)
-        means = []
-        for depth in (1, TITLES, history_UH.shape[1]):
-            item_UN = history_UH[:, :depth]
-            means.append(normalised((unit[item_UN] * (item_UN >= 0)[:, :, None]).sum(1)))
-        return means[0], means[1], means[2]
-
-    def _of_last_category(self, history_UH: Array) -> tuple[Ints, Ints]:
-        items = self.shop.items
-        last_U = history_UH[:, 0]
-        category_U = np.where(last_U >= 0, items.columns.category[last_U], 0).astype(np.int64)
-        listed = items.of_category.of(category_U)[:, :30]
-        return _pairs(np.where((category_U > 0)[:, None], listed, -1))
-
-    def _choose(self, user_U: Ints, named: dict[str, tuple[Ints, Ints]], links: Links) -> Candidates:
+    def choose(self, view: Viewpoint) -> Candidates:
         """Union of the sources, less what may not be shown, ordered by prior and cut to the limit."""
-        shop = self.shop
-        stride = max(shop.items.used, 1)
+        items = self.shop.items
+        cosine_UN = self._cosines(view)
+        named = {
+            "covisited": view.covisits.pairs(),
+            "answers": view.answers.pairs(),
+            "recent": _pairs(view.history_UH),
+            "popular": _pairs(items.popular.of(view.domain_U)),
+            "rising": _pairs(items.rising.of(view.domain_U)[:, :RISING]),
+            "category": self._of_categories(view.category_UH[:, :LAST]),
+            "titles": _nearest(cosine_UN),
+        }
+        stride = max(items.used, 1)
         key_N = np.unique(np.concatenate([row * stride + item for row, item in named.values()]))
         row_N, item_N = key_N // stride, key_N % stride
-        keep_N = shop.items.columns.offered[item_N] & ~self._just_had(user_U[row_N], item_N)
+        keep_N = items.columns.offered[item_N] & ~self._just_had(view, row_N, item_N)
         row_N, item_N = row_N[keep_N], item_N[keep_N]
-        prior_N = self.prior(row_N, item_N, links)
+        cosine_N = cosine_UN[row_N, item_N] if cosine_UN.size else None
+        prior_N = self.prior(view, row_N, item_N, cosine_N)
         order_N = np.lexsort((item_N, -prior_N, row_N))
-        row_N, item_N, prior_N = row_N[order_N], item_N[order_N], prior_N[order_N]
+        row_N = row_N[order_N]
         place_N = np.arange(len(row_N)) - np.searchsorted(row_N, row_N)
-        kept = place_N < self.limit
-        item_UC = np.full((len(user_U), self.limit), -1, np.int32)
-        prior_UC = np.zeros((len(user_U), self.limit), np.float32)
-        item_UC[row_N[kept], place_N[kept]] = item_N[kept]
-        prior_UC[row_N[kept], place_N[kept]] = prior_N[kept]
+        kept_N = place_N < self.limit
+        at = row_N[kept_N], place_N[kept_N]
+        item_UC = np.full((len(view.user_U), self.limit), -1, np.int32)
+        prior_UC = np.zeros((len(view.user_U), self.limit), np.float32)
+        item_UC[at], prior_UC[at] = item_N[order_N][kept_N], prior_N[order_N][kept_N]
         return Candidates(item_UC, prior_UC, {name: len(row) for name, (row, _) in named.items()})
 
-    def _just_had(self, user_N: Ints, item_N: Array) -> Array:
+    def prior(
+        self, view: Viewpoint, row_B: Ints, item_B: Ints, cosine_B: Array | None = None
+    ) -> Array:
+        """The candidates' own order as one score (float32 [B]); item -1 = not known.
+
+        `cosine_B`: of what each user seeks and the title, where the shop has text.
+        """
+        known_B, safe_B = item_B >= 0, np.maximum(item_B, 0)
+        here_BH = view.history_UH[row_B] == item_B[:, None]
+        score_B = (
+            COVISITED * np.log1p(view.covisits.to(row_B, safe_B))
+            + ANSWERED * np.log1p(view.answers.to(row_B, safe_B))
+            + FOLLOWED
+            * np.log1p(
+                self.linked(self.shop.items.transitions, view.history_UH[:, 0], row_B, item_B)
+            )
+            + POPULAR * np.log1p(self.demand(safe_B))
+            + CATEGORY * self.category_share(view, row_B, safe_B)
+            + OWN * here_BH.any(1) / (1 + here_BH.argmax(1) / 5)
+        )
+        if cosine_B is not None:
+            score_B += TITLED * np.maximum(cosine_B - CLOSE, 0.0)
+        return np.asarray((score_B * known_B - CENTRE) / SCALE, np.float32)
+
+    # ---- also read by the features
+
+    def demand(self, item_B: Ints) -> Array:
+        """Slowly decayed wantedness now (float64 [B])."""
+        count_BK = self.shop.items.columns.count[item_B, :, SLOW]
+        now = float(self.shop.fadings[SLOW].at(self.shop.now_ms))
+        return np.asarray(np.maximum(count_BK @ DEMAND, 0.0) * now)
+
+    def category_share(self, view: Viewpoint, row_B: Ints, item_B: Ints) -> Array:
+        """Recency-weighted share of the history in the item's category."""
+        category_B = self.shop.items.columns.category[item_B]
+        same_BH = view.category_UH[row_B] == category_B[:, None]
+        return np.asarray((same_BH * view.near_UH[row_B]).sum(1))
+
+    def linked(self, table: Neighbours, from_U: Array, row_B: Ints, item_B: Ints) -> Array:
+        """Faded strength of the link from one row a user (-1 = none) to an item."""
+        now = float(self.shop.link_fading.at(self.shop.now_ms))
+        weight_UW = table.weight[from_U] * ((from_U >= 0) * now)[:, None]
+        match_BW = table.slot[from_U][row_B] == item_B[:, None]
+        return np.asarray((match_BW * weight_UW[row_B]).sum(1) * (item_B >= 0))
+
+    # ---- sources
+
+    def _tastes(self, history_UH: Array) -> tuple[Array, Array, Array]:
+        unit = self.shop.items.columns.unit
+        if not self.shop.text_dim:
+            nothing = np.zeros((len(history_UH), 0), np.float32)
+            return nothing, nothing, nothing
+        unit_UHE = unit[history_UH] * (history_UH >= 0)[:, :, None]
+        last, five, all_ = (
+            normalised(unit_UHE[:, :n].sum(1)) for n in (1, TITLES, unit_UHE.shape[1])
+        )
+        return last, five, all_
+
+    def _links(self, table: Neighbours, from_UL: Array, back: float) -> Links:
+        """Links from several rows a user, each counting `back` times the one before it."""
+        now = float(self.shop.link_fading.at(self.shop.now_ms))
+        to_ULW = table.slot[from_UL]
+        weight_ULW = table.weight[from_UL] * (now * back ** np.arange(from_UL.shape[1]))[:, None]
+        valid = np.nonzero((to_ULW >= 0) & (from_UL >= 0)[:, :, None])
+        stride = max(self.shop.items.used, 1)
+        key_K, inverse_N = np.unique(valid[0] * stride + to_ULW[valid], return_inverse=True)
+        return Links(key_K, np.bincount(inverse_N, weight_ULW[valid], len(key_K)), stride)
+
+    def _of_categories(self, category_UL: Array) -> tuple[Ints, Ints]:
+        """Popular in the newest distinct categories."""
+        new_UL = category_UL > 0
+        for back in range(1, category_UL.shape[1]):
+            new_UL[:, back] &= (category_UL[:, :back] != category_UL[:, back : back + 1]).all(1)
+        row_G, back_G = np.nonzero(new_UL & (new_UL.cumsum(1) <= CATEGORIES))
+        listed_GW = self.shop.items.of_category.of(category_UL[row_G, back_G].astype(np.int64))
+        group_N, item_N = _pairs(listed_GW)
+        return row_G[group_N], item_N
+
+    def _cosines(self, view: Viewpoint) -> Array:
+        """Of what each user seeks and every title [U, items]; without text [U, 0]."""
+        items = self.shop.items
+        if not self.shop.text_dim:
+            return np.zeros((len(view.user_U), 0), np.float32)
+        cosine_UN = view.sought_UE @ items.columns.unit[: items.used].T
+        cosine_UN[:, ~items.columns.offered[: items.used]] = 0
+        return cosine_UN
+
+    def _just_had(self, view: Viewpoint, row_N: Ints, item_N: Ints) -> Array:
         """The item being looked at now, and what was bought within a day."""
-        c, shop = self.shop.users.columns, self.shop
-        same_NH = c.item[user_N] == item_N[:, None]
-        had_NH = (c.kind[user_N] == BOUGHT) & (c.time[user_N] > shop.now_ms - DAY_MS)
-        had_NH[:, 0] = True
-        return (same_NH & had_NH).any(1) & (user_N >= 0)
+        c = self.shop.users.columns
+        had_UH = (c.kind[view.user_U] == BOUGHT) & (c.time[view.user_U] > self.shop.now_ms - DAY_MS)
+        had_UH[:, 0] = True
+        return np.asarray(((view.history_UH[row_N] == item_N[:, None]) & had_UH[row_N]).any(1))
+
+
+def _nearest(cosine_UN: Array) -> tuple[Ints, Ints]:
+    """(row, item) of the nearest titles in the whole catalogue, never-clicked ones included."""
+    n = min(NEAREST, cosine_UN.shape[1])
+    if not n:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    near_UN = np.argpartition(cosine_UN, -n, axis=1)[:, -n:]
+    row, place = np.nonzero(np.take_along_axis(cosine_UN, near_UN, 1) > CLOSE)
+    return row, near_UN[row, place]
 
 
 def _pairs(item_UN: Array) -> tuple[Ints, Ints]:

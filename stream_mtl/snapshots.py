@@ -86,12 +86,16 @@ class Snapshots:
 
     def erase_user(self, user_key: int) -> int:
         """Close every exposure of a user; how many there were."""
-        theirs = [e for e, row_R in self.rows.items() if self.columns.user_key[row_R[0]] == user_key]
+        theirs = [
+            e for e, row_R in self.rows.items() if self.columns.user_key[row_R[0]] == user_key
+        ]
         for exposure_id in theirs:
             self.close(exposure_id)
         return len(theirs)
 
-    def batch(self, row_B: Ints, label_BT: Array, mask_BT: Array, text: tuple[Array, Array]) -> Batch:
+    def batch(
+        self, row_B: Ints, label_BT: Array, mask_BT: Array, text: tuple[Array, Array]
+    ) -> Batch:
         """The snapshot as a batch with the given labels; copies, so rows may be closed after it."""
         c = self.columns
         tensors = {

@@ -43,6 +43,17 @@ def canonical_json(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=True).encode()
 
 
+def misfits(own: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:
+    """What keeps `state` from being restored over `own`: names missing or unknown, other shapes."""
+    faults = [f"{name} is missing" for name in own if name not in state]
+    faults += [f"{name} is unknown" for name in state if name not in own]
+    for name, live in own.items():
+        expected, found = (tuple(getattr(v, "shape", ())) for v in (live, state.get(name)))
+        if name in state and expected != found:
+            faults.append(f"{name} has shape {found}, expected {expected}")
+    return faults
+
+
 def digest(state: Mapping[str, Any]) -> str:
     """SHA-256 over names, types, shapes and bytes in the order of names (hex).
 

@@ -94,8 +94,7 @@ def run(arguments: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         output.note("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of stdout has seen enough (| head)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit:  # click's answer to a reader of stdout that has seen enough (| head)
         return 0
     except Exception as error:
         return _explain(error, json, debug="--debug" in arguments)

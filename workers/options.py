@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from workers.settings import Settings
 
 Flag = tuple[str, str, str]
+STARTED = time.monotonic()  # near enough to the start of the process: this is imported first of all
 
 
 @dataclass(frozen=True, slots=True)

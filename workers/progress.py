@@ -30,14 +30,19 @@ class Tally(Silent):
         self.checkpoint_text = "none yet"
         self.events_per_second = 0.0
         self._every, self._show = every, show
+        self._phase: Phase | None = None
         self._shown = self._since = time.monotonic()
         self._events_then = 0
 
     def phase(self, name: Phase, **facts: Fact) -> None:
+        now, same = time.monotonic(), name == self._phase
+        if same and now - self._shown < self._every:
+            return  # a roll-forward tells of every cut
+        self._phase, self._shown = name, now
         said = " ".join(f"{key}={value}" for key, value in facts.items() if value != "")
         self.phase_name = f"{name.replace('_', ' ')} {said}".strip()
         if name == "running":
-            self._since = time.monotonic()
+            self._since = now
         self._show(self)
 
     def cut(self, result: CutResult, facts: CutFacts) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from stream_mtl import metrics as declared
 from stream_mtl.cut import CutResult
 from stream_mtl.metrics import Metrics
 from workers.observer import CheckpointFacts, CutFacts, Fact, Phase, Quality, Silent
+
+if TYPE_CHECKING:
+    from stream_mtl.learner import StepReport
 
 _QUALITY_S = 2.0  # quality costs a summary: not at every cut
 
@@ -183,23 +187,25 @@ class Watch(Silent):
 
 _QUALITY: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("auc", "prequential_auc", {"window": "lifetime"}),
-    ("auc_faded", "prequential_auc", {"window": "faded"}),
+    ("auc_recent", "prequential_auc", {"window": "faded"}),
     ("normalized_entropy", "prequential_normalized_entropy", {"window": "lifetime"}),
-    ("normalized_entropy_faded", "prequential_normalized_entropy", {"window": "faded"}),
+    ("normalized_entropy_recent", "prequential_normalized_entropy", {"window": "faded"}),
     ("calibration", "calibration_ratio", {}),
     ("forgetting", "forgetting", {}),
     ("memory_rows", "replay_memory_rows", {}),
 )
 
 
-def record_report(metrics: Metrics, report: object) -> None:
-    """What a step of the learner says of itself; fields that a report lacks are left out."""
-    if getattr(report, "nonfinite", False):
+def record_report(metrics: Metrics, report: StepReport) -> None:
+    """What a step of the learner says of itself."""
+    if report.nonfinite:
         metrics.add("nonfinite_batches")
-    for name in ("grad_norm", "rehearsal_ratio"):
-        metrics.set(name, getattr(report, name, None))
-    for name, attribute in (("loss", "losses"), ("task_weight", "weights")):
-        for task, value in (getattr(report, attribute, None) or {}).items():
-            metrics.set(name, float(value), task=task)
-            if name == "loss":
-                metrics.add("train_steps", task=task)
+        return
+    metrics.set("grad_norm", report.grad_norm)
+    if report.rows:
+        metrics.set("rehearsal_ratio", report.rehearsed / report.rows)
+    for task, loss in report.losses.items():
+        metrics.set("loss", loss, task=task)
+        metrics.add("train_steps", task=task)
+    for task, weight in report.weights.items():
+        metrics.set("task_weight", weight, task=task)

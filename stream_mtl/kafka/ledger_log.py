@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from stream_mtl.config import Config
 from stream_mtl.errors import BrokerUnavailable, PositionLost
+from stream_mtl.kafka.bounds import bounds
 from stream_mtl.kafka.faults import CALL_S, error_of, explain
 from stream_mtl.kafka.settings import consumer_settings, open_consumer
 from stream_mtl.kafka.topics import input_topics
@@ -78,15 +79,7 @@ def committed_offsets(config: Config) -> dict[tuple[str, int], tuple[int, str]]:
 
 
 def _bounds(consumer: Consumer, config: Config) -> tuple[int, int]:
-    """First offset held and the offset after the last stable one."""
-    ledger = TopicPartition(config.topics.ledger, 0)
-    try:
-        low, high = consumer.get_watermark_offsets(ledger, timeout=CALL_S)
-    except KafkaException as error:
-        raise explain(
-            error_of(error), f"reading the ledger {ledger.topic}", config.kafka.bootstrap
-        ) from None
-    return low, high
+    return bounds(consumer, (config.topics.ledger, 0), config.kafka.bootstrap)
 
 
 def _read_to_end(consumer: Consumer, config: Config, start: int) -> list[tuple[int, bytes]]:

@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from stream_mtl.config import Config
 from stream_mtl.cut import Headers
 from stream_mtl.errors import BrokerUnavailable
+from stream_mtl.kafka.bounds import bounds
 from stream_mtl.kafka.faults import CALL_S, error_of, explain
 from stream_mtl.kafka.settings import (
     consumer_settings,
@@ -139,9 +140,8 @@ class ScoreReader:
         self._consumer.close()
 
     def _start(self, partition: int) -> TopicPartition:
-        place = TopicPartition(self._topic, partition)
-        place.offset, _ = self._consumer.get_watermark_offsets(place, timeout=CALL_S)
-        return place
+        low, _ = bounds(self._consumer, (self._topic, partition), self._config.kafka.bootstrap)
+        return TopicPartition(self._topic, partition, low)
 
 
 def _published(message: Any) -> Published:

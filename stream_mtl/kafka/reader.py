@@ -7,21 +7,24 @@ transaction markers take offsets and compaction leaves holes.
 
 from __future__ import annotations
 
+import heapq
 import logging
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
+from schemas.scores import TopicIdentity
 from stream_mtl.config import Config
 from stream_mtl.cut import Record
 from stream_mtl.errors import PositionLost, TopicChanged
-from stream_mtl.kafka.faults import CALL_S, error_of, explain, is_denied, is_missing
+from stream_mtl.kafka.bounds import bounds
+from stream_mtl.kafka.faults import explain, is_denied, is_missing
 from stream_mtl.kafka.ownership import Place, owned
 from stream_mtl.kafka.settings import consumer_settings, open_consumer
-from stream_mtl.kafka.topics import TopicIdentity, check_identities, identities
+from stream_mtl.kafka.topics import check_identities, identities
 
 _LOST = {
     KafkaError._AUTO_OFFSET_RESET,
@@ -51,7 +54,8 @@ class Reader:
         self._identity: dict[str, TopicIdentity] = {}
         self._fetched: dict[Place, int] = {}  # after the last record that poll gave us
         self._end: dict[Place, int] = {}  # offset of the end event, until a record follows it
-        self._buffer: deque[Record] = deque()  # polled and not taken, in order of arrival
+        self._buffer: dict[Place, deque[Record]] = {}  # polled and not taken
+        self._held = 0  # records in all buffers
         self.position: dict[
             Place, int
         ] = {}  # after the last record taken, in order of topic, partition
@@ -60,11 +64,16 @@ class Reader:
         self.gaps: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return len(self._buffer)
+        return self._held
 
     @property
     def at_end(self) -> bool:
-        return not self._buffer and len(self._end) == len(self.position)
+        return not self._held and len(self._end) == len(self.position)
+
+    @property
+    def balanced(self) -> bool:
+        """Is the next record of every partition known, or that there is none yet?"""
+        return all(waiting or place in self._end for place, waiting in self._buffer.items())
 
     @property
     def client(self) -> Consumer:
@@ -89,6 +98,7 @@ class Reader:
             first = low if config.source.start == "beginning" else high
             self.position[place] = self._checked(place, positions.get(place, first), low, high)
             self.lag[place] = high - self.position[place]
+            self._buffer[place] = deque()
         self._assign(self.position)
 
     def close(self) -> None:
@@ -109,35 +119,45 @@ class Reader:
         self.client.resume([TopicPartition(*place) for place in self.position])
 
     def take(self, count: int) -> list[Slice]:
-        """The first `count` polled records, as one slice of every owned partition (idle: start == stop)."""
+        """The earliest `count` polled records, as one slice of every owned partition (idle: start == stop).
+
+        Partitions are merged by Kafka timestamp, so that a backlog is read about as it was written and not
+        one partition after the other.
+        """
         own: dict[Place, list[Record]] = {place: [] for place in self.position}
+        heads = [(_stamp(waiting), place) for place, waiting in self._buffer.items() if waiting]
+        heapq.heapify(heads)
         for _ in range(count):
-            record = self._buffer.popleft()
-            own[record.topic, record.partition].append(record)
-        waiting = {(record.topic, record.partition) for record in self._buffer}
-        slices = []
-        for place, records in own.items():
-            start = self.position[place]
-            stop = records[-1].offset + 1 if records else start
-            if records and place not in waiting:
-                stop = max(stop, self._end.get(place, stop))  # past markers: lag tools then show 0
-            slices.append(Slice(place, start, stop, tuple(records)))
-            self.position[place] = stop
-        return slices
+            _, place = heads[0]
+            waiting = self._buffer[place]
+            own[place].append(waiting.popleft())
+            if waiting:
+                heapq.heapreplace(heads, (_stamp(waiting), place))
+            else:
+                heapq.heappop(heads)
+        self._held -= count
+        return [self._slice(place, records) for place, records in own.items()]
 
     def take_until(self, stops: Mapping[Place, int]) -> list[Slice]:
         """The polled records below these offsets; `covers` told that they are all here."""
-        own: dict[Place, list[Record]] = {place: [] for place in self.position}
-        rest: deque[Record] = deque()
-        for record in self._buffer:
-            place = (record.topic, record.partition)
-            (own[place] if record.offset < stops[place] else rest).append(record)
-        self._buffer = rest
         slices = []
-        for place, records in own.items():
+        for place, waiting in self._buffer.items():
+            records = []
+            while waiting and waiting[0].offset < stops[place]:
+                records.append(waiting.popleft())
+            self._held -= len(records)
             slices.append(Slice(place, self.position[place], stops[place], tuple(records)))
             self.position[place] = stops[place]
         return slices
+
+    def _slice(self, place: Place, records: list[Record]) -> Slice:
+        start = stop = self.position[place]
+        if records:
+            stop = records[-1].offset + 1
+            if not self._buffer[place]:
+                stop = max(stop, self._end.get(place, stop))  # past markers: lag tools then show 0
+        self.position[place] = stop
+        return Slice(place, start, stop, tuple(records))
 
     def covers(self, place: Place, stop: int) -> bool:
         """Is everything below `stop` here? Known from a later record or the end event, never from a count."""
@@ -153,24 +173,21 @@ class Reader:
         for place, at in positions.items():
             if at != self.position[place]:
                 self.position[place] = self._checked(place, at, *self.bounds(place), skip=False)
-        self._buffer.clear()
+        for waiting in self._buffer.values():
+            waiting.clear()
+        self._held = 0
         self._assign(self.position)
 
     def bounds(self, place: Place) -> tuple[int, int]:
         """First offset held and the one after the last stable record: a request to the broker."""
-        try:
-            low, high = self.client.get_watermark_offsets(TopicPartition(*place), timeout=CALL_S)
-        except KafkaException as error:
-            doing = f"locating {place[0]}[{place[1]}]"
-            raise explain(error_of(error), doing, self._config.kafka.bootstrap) from None
+        low, high = bounds(self.client, place, self._config.kafka.bootstrap)
         self.low[place] = low
         return low, high
 
     def refresh_lag(self) -> None:
         """From what fetches told: no request. 0 only after an end event with nothing left to take."""
-        waiting = {(record.topic, record.partition) for record in self._buffer}
         for place, at in self.position.items():
-            if place in self._end and place not in waiting:
+            if place in self._end and not self._buffer[place]:
                 self.lag[place] = 0
                 continue
             _, high = self.client.get_watermark_offsets(TopicPartition(*place), cached=True)
@@ -208,7 +225,8 @@ class Reader:
         kind, timestamp = message.timestamp()
         headers = tuple(message.headers() or ())
         key, value = message.key(), message.value()
-        self._buffer.append(
+        self._held += 1
+        self._buffer[place].append(
             Record(*place, offset, key, value, timestamp if kind else None, headers)
         )
 
@@ -242,3 +260,8 @@ class Reader:
             f"{place[0]}[{place[1]}]: wanted offset {wanted}, the log ends at {high}; it was truncated or"
             " created anew; restore it, or start over with --accept-topic-recreation"
         )
+
+
+def _stamp(waiting: deque[Record]) -> int:
+    """Kafka's time of the next record of a partition."""
+    return waiting[0].timestamp_ms or 0

@@ -34,9 +34,13 @@ def read_one(config: Config, topic: str, partition: int, offset: int) -> Record:
     consumer = open_consumer(consumer_settings(config))
     try:
         bounds = _bounds(consumer, config, topic)
-        if partition not in bounds or not bounds[partition][0] <= offset < bounds[partition][1]:
+        low, high = bounds.get(partition, (0, 0))
+        if not low <= offset < high:
+            there = f"holds offsets {low} to {high - 1}" if high > low else "is empty"
+            filled = sorted(number for number, (first, stop) in bounds.items() if stop > first)
             raise ConfigError(
-                f"{topic} holds no offset {offset} in partition {partition}; {bounds}"
+                f"no record at offset {offset} of {topic}: partition {partition} {there};"
+                f" partitions with records: {filled}"
             )
         found = next(_records(consumer, config, topic, {partition: (offset, offset + 1)}), None)
     finally:

@@ -97,12 +97,10 @@ def fetch_jars(folder: Path) -> Path:
         tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch,
         as_file(files("stream_mtl.kafka") / "server_pom.xml") as pom,
     ):
+        options = ["-DincludeScope=runtime", "-DoutputDirectory=libs"]
         shutil.copy(pom, Path(scratch) / "pom.xml")
         done = subprocess.run(
-            (
-                "mvn -q -B -f pom.xml dependency:copy-dependencies"
-                " -DincludeScope=runtime -DoutputDirectory=libs"
-            ).split(),
+            ["mvn", "-q", "-B", "-f", "pom.xml", "dependency:copy-dependencies", *options],
             cwd=scratch,
             capture_output=True,
             text=True,
@@ -231,9 +229,9 @@ class KafkaServer:
         )
         if (data / "meta.properties").exists():
             return
+        how = ["format", "--standalone", "-t", _cluster_id(), "-c", "server.properties"]
         done = subprocess.run(
-            ["java", "-Xmx256m", "-cp", f"{self._jars}/*", "kafka.tools.StorageTool"]
-            + f"format --standalone -t {_cluster_id()} -c server.properties".split(),
+            ["java", "-Xmx256m", "-cp", f"{self._jars}/*", "kafka.tools.StorageTool", *how],
             cwd=self._folder,
             capture_output=True,
             text=True,

@@ -12,6 +12,7 @@ from stream_mtl.kafka.heartbeat import Heartbeat
 from stream_mtl.kafka.ownership import Place
 from stream_mtl.kafka.reader import Reader, Slice
 
+_LOOK_AHEAD = 16  # cuts
 _NAP_S = 0.05  # after which the stop flag is looked at again
 _PATIENCE_S = 120.0  # roll-forward: without any message
 
@@ -71,17 +72,21 @@ class Source:
         """The next live micro-batch; None when no record came within one interval, or on `stop`.
 
         It closes `cut.interval_ms` after its first record or at `cut.max_records`; records beyond wait.
+        In a backlog it looks ahead until every partition has shown its next record, so that a cut takes
+        the earliest ones of all.
         """
         reader, limit = self._reader, self._config.cut.max_records
         interval_s = self._config.cut.interval_ms / 1_000
         deadline = time.monotonic() + interval_s
         started = len(reader) > 0
-        while len(reader) < limit and not stop():
+        while self._wants_more(limit) and not stop():
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 break
             # Singly until the first record: the client returns only when it has all or time is over.
-            reader.poll(limit - len(reader) if started else 1, min(left_s, _NAP_S))
+            missing = limit - len(reader)
+            ask = missing if missing > 0 else limit
+            reader.poll(ask if started else 1, min(left_s, _NAP_S))
             if len(reader) and not started:
                 started, deadline = True, time.monotonic() + interval_s
         cut = None
@@ -90,6 +95,10 @@ class Source:
             cut = Cut(number, _records(slices), _ranges(slices), self._clock())
         reader.refresh_lag()
         return cut
+
+    def _wants_more(self, limit: int) -> bool:
+        held = len(self._reader)
+        return held < limit or (held < _LOOK_AHEAD * limit and not self._reader.balanced)
 
     def read(self, ranges: Sequence[Range]) -> list[Record]:
         """The records of a recorded cut in its order, compared with its counts and hashes.

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._metadata import ClusterMetadata, TopicMetadata
 from confluent_kafka.cimpl import NewTopic
 
+from schemas.scores import TopicIdentity
 from stream_mtl.config import DAY, Config
 from stream_mtl.errors import ConfigError, TopicChanged
 from stream_mtl.kafka.faults import CALL_S, error_of, explain
@@ -17,16 +19,9 @@ from stream_mtl.kafka.settings import client_settings, open_admin
 
 INPUT_RETENTION_MS = 14 * DAY  # input holds people's data: under 30 days
 LEDGER_RETENTION_MS = 90 * DAY  # checkpoints anchor its hash chain, so older records may go
+_MOCK = "mockCluster"  # how the embedded broker calls itself
 _NO_ID = "A" * 22  # the all-zero UUID in Kafka's base64
 COMPACTION_LAG_MS = 7 * DAY  # roll-forward must find the records that it once read
-
-
-@dataclass(frozen=True, slots=True)
-class TopicIdentity:
-    """`id` changes when a topic is created anew; "" where the broker knows no ids (the embedded one)."""
-
-    id: str
-    partitions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +73,23 @@ def ensure_topics(config: Config, retention_ms: int = INPUT_RETENTION_MS) -> lis
 
 
 def identities(config: Config) -> dict[str, TopicIdentity]:
-    """Id and partition count of every topic of ours. Raises ConfigError naming a missing one."""
+    """Id and partition count of every topic of ours. Raises ConfigError naming a missing one.
+
+    An id changes when a topic is created anew; it is "" where the broker knows none.
+    """
     admin = open_admin(client_settings(config))
-    found = _partitions(admin, config)
+    metadata = _metadata(admin, config)
+    found = _counted(metadata)
     names = list(plan(config))
     _require(names, found, config)
-    ids = _topic_ids(admin, names)
-    return {name: TopicIdentity(ids.get(name, ""), found[name]) for name in names}
+    embedded = (metadata.cluster_id or "").startswith(_MOCK)  # would not answer at all
+    ids = {} if embedded else _topic_ids(admin, names, config)
+    return {name: TopicIdentity(id=ids.get(name, ""), partitions=found[name]) for name in names}
+
+
+def cluster_id(config: Config) -> str:
+    """The broker's own name for its cluster; "" where it has none. BrokerUnavailable when nobody answers."""
+    return _metadata(open_admin(client_settings(config)), config).cluster_id or ""
 
 
 def check_identities(
@@ -139,33 +144,47 @@ def _require(names: list[str], found: Mapping[str, int], config: Config) -> None
 
 
 def _partitions(admin: AdminClient, config: Config) -> dict[str, int]:
-    """Topic -> partition count, of all topics that this client may see."""
+    return _counted(_metadata(admin, config))
+
+
+def _metadata(admin: AdminClient, config: Config) -> ClusterMetadata:
     try:
-        topics = admin.list_topics(timeout=CALL_S).topics
+        return admin.list_topics(timeout=CALL_S)
     except KafkaException as error:
         raise explain(error_of(error), "listing topics", config.kafka.bootstrap) from None
-    return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
 
 
-def _topic_ids(admin: AdminClient, names: list[str]) -> dict[str, str]:
-    """Topic -> id as text; empty where the broker cannot tell."""
+def _counted(metadata: ClusterMetadata) -> dict[str, int]:
+    """Topic -> partition count, of all topics that this client may see."""
+    topics = metadata.topics.items()
+    return {name: len(topic.partitions) for name, topic in topics if topic.error is None}
+
+
+def _topic_ids(admin: AdminClient, names: list[str], config: Config) -> dict[str, str]:
+    """Topic -> id as text; empty where the broker is too old to have ids."""
     ids = {}
-    for name, future in admin.describe_topics(
-        TopicCollection(names), request_timeout=CALL_S
-    ).items():
+    described = admin.describe_topics(TopicCollection(names), request_timeout=CALL_S)
+    for name, future in described.items():
         try:
             told = str(future.result().topic_id)
-        except KafkaException:
-            continue
+        except KafkaException as error:
+            raise explain(error_of(error), f"describing {name}", config.kafka.bootstrap) from None
         ids[name] = "" if told == _NO_ID else told
     return ids
 
 
 def _await_metadata(admin: AdminClient, config: Config, names: list[str]) -> None:
-    """A created topic shows in the metadata a moment later."""
+    """A created topic shows in the metadata a moment later, its leaders another one."""
     deadline = time.monotonic() + CALL_S
-    while time.monotonic() < deadline and not set(names) <= _partitions(admin, config).keys():
+    while time.monotonic() < deadline:
+        topics = _metadata(admin, config).topics
+        if all(name in topics and _led(topics[name]) for name in names):
+            return
         time.sleep(0.05)
+
+
+def _led(topic: TopicMetadata) -> bool:
+    return bool(topic.partitions) and all(one.leader >= 0 for one in topic.partitions.values())
 
 
 def _create(admin: AdminClient, config: Config, wanted: Mapping[str, TopicPlan]) -> None:

@@ -126,7 +126,9 @@ class KeyReservoir:
         live_BL = np.arange(self._unit_rows) < self._count_U[slot_B][:, None]
         same_BL &= torch.from_numpy(live_BL).to(same_BL.device)
         target = slot_BL[same_BL]
-        self._rows["label_B"][target] = batch.label_BT[row, own].unsqueeze(1).expand_as(same_BL)[same_BL]
+        self._rows["label_B"][target] = (
+            batch.label_BT[row, own].unsqueeze(1).expand_as(same_BL)[same_BL]
+        )
         return len(target)
 
     def erase(self, user_key: int) -> int:

@@ -29,7 +29,7 @@ class MMoE(nn.Module):
 
     def forward(self, embedding_BFH: Tensor, batch: Batch) -> Tensor:
         input_BX = self.inputs(embedding_BFH, batch)
-        expert_BEH = self.expert(input_BX).unflatten(1, (self.experts, self.hidden))
+        expert_BEH = self.expert(input_BX).view(-1, self.experts, self.hidden)
         expert_BEH = F.silu(F.layer_norm(expert_BEH, (self.hidden,)))  # the towers rescale
         mixed_BTH = torch.bmm(self._gates(input_BX), expert_BEH)
         mixed = mixed_BTH.unbind(1)  # unlike slices, its backward is one stack
@@ -38,9 +38,11 @@ class MMoE(nn.Module):
 
     def _gates(self, input_BX: Tensor) -> Tensor:
         """B x T x E, each task's mixture; one product for all, since thin ones are slow."""
-        weight = torch.cat([gate.weight for gate in self.gates])
-        bias = torch.cat([gate.bias for gate in self.gates])
-        return F.linear(input_BX, weight, bias).unflatten(1, (-1, self.experts)).softmax(2)
+        gates = [gate.get_parameter for gate in self.gates]
+        weight = torch.cat([parameter("weight") for parameter in gates])
+        bias = torch.cat([parameter("bias") for parameter in gates])
+        logit_BG = F.linear(input_BX, weight, bias)
+        return logit_BG.view(len(input_BX), len(gates), self.experts).softmax(2)
 
     def shared_parameters(self) -> list[nn.Parameter]:
         return [*self.inputs.parameters(), *self.expert.parameters()]

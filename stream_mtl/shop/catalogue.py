@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,11 +30,12 @@ class ItemColumns(Columns):
     category: Array
     brand: Array
     domain: Array
-    price: Array  # float32, NaN where not known
+    log_price: Array  # float32 log(1 + price), NaN where not known
     listed: Array  # bool, the catalogue has announced it
     offered: Array  # bool, available and not withdrawn
     first_ms: Ints
     count: Array  # float64 [items, KINDS, speeds], in landmark units
+    score: Array  # float64 [items, speeds], wantedness: follows from the above
     vector: Array  # float16 [items, E], zeros without a title
     unit: Array  # float32 [items, E], normalised
 
@@ -43,11 +45,12 @@ class ItemColumns(Columns):
                 "category": Column("int32"),
                 "brand": Column("int32"),
                 "domain": Column("int32"),
-                "price": Column("float32", (), np.nan),
+                "log_price": Column("float32", (), np.nan),
                 "listed": Column("bool"),
                 "offered": Column("bool", (), True),
                 "first_ms": Column("int64"),
                 "count": Column("float64", (KINDS, len(SPEEDS))),
+                "score": Column("float64", (len(SPEEDS),)),
                 "vector": Column("float16", (text_dim,)),
                 "unit": Column("float32", (text_dim,)),
             }
@@ -113,9 +116,11 @@ class Catalogue:
             self._move("category", slot, self.categories.code(f"{item.domain}\0{item.category}"))
         if item.brand:
             columns.brand[slot] = self.brands.code(item.brand)
-        if item.price is not None and item.price != columns.price[slot]:
-            columns.price[slot] = item.price
-            self._learn_price(int(columns.category[slot]), float(np.log1p(max(item.price, 0.0))))
+        if item.price is not None:
+            log_price = np.float32(math.log1p(max(item.price, 0.0)))
+            if log_price != columns.log_price[slot]:
+                columns.log_price[slot] = log_price
+                self._learn_price(int(columns.category[slot]), float(log_price))
         if not item.title or item.title == self.titles[slot]:
             return False
         self.titles[slot] = item.title
@@ -143,17 +148,18 @@ class Catalogue:
         for table in self._tables:
             table.reset(slot_R)
         names = self.slots.release(slot_R)
-        self._refresh(np.zeros(0, np.int64))
+        self.settle()
         return names
 
-    def demand(self, speed: int) -> Array:
-        """How much each slot is wanted, in landmark units (float64 [used]); 0 when not offered."""
-        score = self.columns.count[: self.used, :, speed] @ DEMAND
-        return np.where(self.columns.offered[: self.used], score, 0.0)
+    def _score(self, slot_N: Ints) -> None:
+        """How much items are wanted, in landmark units; 0 when not offered."""
+        c = self.columns
+        wanted_NS = (c.count[slot_N] * DEMAND[:, None]).sum(1)
+        c.score[slot_N] = np.where(c.offered[slot_N][:, None], wanted_NS, 0.0)
 
     def sellable(self) -> Array:
         """bool [used]: slots of items that may be shown."""
-        return self.columns.offered[: self.used] & (self.slots.touched[: self.used] > 0)
+        return self.columns.offered[: self.used] & self.slots.in_use()
 
     def _offer(self, slot: int, offered: bool) -> None:
         if bool(self.columns.offered[slot]) != offered:
@@ -170,24 +176,33 @@ class Catalogue:
         table = self.category_columns
         table.reserve(category + 1)
         table.prices[category] = min(table.prices[category] + 1, PRICES)
-        table.price_mean[category] += (log_price - table.price_mean[category]) / table.prices[category]
+        table.price_mean[category] += (log_price - table.price_mean[category]) / table.prices[
+            category
+        ]
 
     def _refresh(self, raised_N: Ints) -> None:
         """Top lists: rebuilt when something left or moved, else those that grew are taken in."""
         if self._stale:
             self.rebuild_lists()
         elif len(raised_N):
+            self._score(raised_N)
             for leaders, group, speed in self._lists():
-                score = Score(self.columns, speed)
+                score = self.columns.score[:, speed]
                 inside = raised_N[group[raised_N] > 0]
                 leaders.raised(group[inside].astype(np.int64), inside, score)
                 if leaders is not self.of_category:
                     leaders.raised(np.zeros(len(raised_N), np.int64), raised_N, score)
 
+    def settle(self) -> None:
+        """Make lists anew where an item left, moved, fell, or was withdrawn."""
+        if self._stale:
+            self.rebuild_lists()
+
     def rebuild_lists(self) -> None:
         """The top lists from nothing; equal to what taking in one by one would have made."""
+        self._score(np.arange(self.used))
         for leaders, group, speed in self._lists():
-            score = self.demand(speed)
+            score = self.columns.score[: self.used, speed]
             leaders.rebuild(group, score)
             if leaders is not self.of_category:
                 leaders.write(0, np.flatnonzero(score > 0), score)
@@ -211,7 +226,7 @@ class Catalogue:
     def state(self) -> State:
         used = self.used
         columns = self.columns.state(used)
-        del columns["unit"]  # follows from `vector`
+        del columns["unit"], columns["score"]  # follow from the others
         return {
             "titles": list(self.titles),
             "domains": self.domains.names[1:],
@@ -219,7 +234,12 @@ class Catalogue:
             "brands": self.brands.names[1:],
             **nest("slots", self.slots.saved()),
             **nest("columns", columns),
-            **nest("category", self.category_columns.state(min(len(self.categories), self.category_columns.capacity))),
+            **nest(
+                "category",
+                self.category_columns.state(
+                    min(len(self.categories), self.category_columns.capacity)
+                ),
+            ),
             **nest("covisits", self.covisits.state(used)),
             **nest("transitions", self.transitions.state(used)),
         }
@@ -231,6 +251,7 @@ class Catalogue:
         self.slots.restore_saved(unnest("slots", state))
         columns = dict(unnest("columns", state))
         columns["unit"] = columns["vector"].float()
+        columns["score"] = columns["count"][:, 0].clone()  # made anew below
         self.columns.restore(columns)
         self.columns.unit[: self.used] = normalised(self.columns.vector[: self.used])
         self.category_columns.restore(unnest("category", state))
@@ -239,19 +260,8 @@ class Catalogue:
         self.rebuild_lists()
 
 
-class Score:
-    """Demand of the slots asked for: a view that spares computing all of it."""
-
-    def __init__(self, columns: ItemColumns, speed: int) -> None:
-        self._columns, self._speed = columns, speed
-
-    def __getitem__(self, slot_N: Array) -> Array:
-        score = (self._columns.count[slot_N, :, self._speed] * DEMAND).sum(1)
-        return np.where(self._columns.offered[slot_N], score, 0.0)
-
-
 def normalised(vector_NE: Array) -> Array:
     """Rows of unit length in float32; zero rows stay zero."""
     wide = vector_NE.astype(np.float32)
-    return wide / np.maximum(np.sqrt((wide * wide).sum(1, keepdims=True)), np.float32(1e-6))
-
+    unit: Array = wide / np.maximum(np.sqrt((wide * wide).sum(1, keepdims=True)), np.float32(1e-6))
+    return unit

@@ -10,6 +10,8 @@ import numpy as np
 
 from stream_mtl.shop.columns import Array, Ints
 
+FEW = 4  # items that rise one by one rather than list by list
+
 
 class Leaders:
     """Per group the `width` best slots with a positive score; ties go to the lower slot."""
@@ -31,23 +33,29 @@ class Leaders:
         return self.slot[group_G]
 
     def raised(self, group_N: Ints, slot_N: Ints, score: Array) -> None:
-        """Items whose score grew (or that came in); `score` is indexed by slot."""
-        if not len(slot_N):
+        """Distinct items whose score grew (or that came in); `score` is indexed by slot."""
+        self._reserve(int(group_N.max(initial=0)) + 1)
+        if len(slot_N) <= FEW:
+            for group, slot in zip(group_N.tolist(), slot_N.tolist(), strict=True):
+                self._rise(group, slot, score)
             return
-        order = np.argsort(group_N, kind="stable")
-        group_N, slot_N = group_N[order], slot_N[order]
-        self._reserve(int(group_N[-1]) + 1)
-        starts = np.flatnonzero(np.diff(group_N, prepend=-1)).tolist()
-        for start, stop in zip(starts, [*starts[1:], len(group_N)], strict=True):
-            group = int(group_N[start])
+        for group in np.unique(group_N).tolist():
             listed = self.slot[group]
-            listed = listed[listed >= 0]
-            if stop - start == 1:
-                new = slot_N[start : stop]
-                both = np.concatenate([listed[listed != new[0]], new])
-            else:
-                both = np.union1d(listed, slot_N[start:stop])
-            self.write(group, both, score)
+            self.write(group, np.union1d(listed[listed >= 0], slot_N[group_N == group]), score)
+
+    def _rise(self, group: int, slot: int, score: Array) -> None:
+        """Move one item to its place."""
+        row = self.slot[group]
+        others = row[(row >= 0) & (row != slot)]
+        strength, own = score[others], score[slot]
+        if own <= 0:
+            return
+        place = int(np.count_nonzero((strength > own) | ((strength == own) & (others < slot))))
+        if place < self.width:
+            row[:place] = others[:place]
+            row[place] = slot
+            left = others[place : self.width - 1]
+            row[place + 1 : place + 1 + len(left)] = left
 
     def rebuild(self, group: Array, score: Array) -> None:
         """All lists anew, from every slot's group (0: in none) and score."""

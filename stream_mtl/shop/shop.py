@@ -87,6 +87,7 @@ class Shop:
             else:
                 self._observe(event)
         self._flush()
+        self.items.settle()
 
     def _announce(self, event: Item) -> None:
         slot = self.item_slot(event.item_id, event.time_ms)
@@ -112,7 +113,9 @@ class Shop:
         elif isinstance(event, Purchase):
             self._act(user, event, event.item_id, BOUGHT, "")
         elif isinstance(event, Refund):
-            self._count(self.item_slot(event.item_id, event.time_ms), user, BOUGHT, event.time_ms, -1.0)
+            self._count(
+                self.item_slot(event.item_id, event.time_ms), user, BOUGHT, event.time_ms, -1.0
+            )
         elif isinstance(event, Review):
             self.item_slot(event.item_id, event.time_ms)
 
@@ -184,7 +187,9 @@ class Shop:
             slots.touch(slot, time_ms)
             return slot
         if slots.full():
-            self._left += [f"query:{name}" for name in self._let_queries_go(slots.longest_untouched())]
+            self._left += [
+                f"query:{name}" for name in self._let_queries_go(slots.longest_untouched())
+            ]
         slot = self.queries.insert(query, time_ms)
         self._want_vector("query", slot, int(slots.generation[slot]), query)
         return slot
@@ -198,6 +203,11 @@ class Shop:
 
     def item_slots(self, names: Sequence[str]) -> Ints:
         return _look_up(self.items.slots, names)
+
+    def domain_codes(self, names: Sequence[str]) -> Ints:
+        """0 for a domain never seen."""
+        get = self.items.domains.index.get
+        return np.array([get(name, 0) for name in names], np.int64)
 
     def item_ids(self, slot_N: Array) -> list[str]:
         names = self.items.slots.names
@@ -239,8 +249,15 @@ class Shop:
             keys += [f"user:{name}" for name in self._let_users_go(users)]
             keys += [f"query:{name}" for name in self._let_queries_go(queries)]
             self._let_items_go(items)
-        back = (self.users.slots.index, self.queries.slots.index)  # left for want of room, but returned
-        return [k for k in dict.fromkeys(keys) if k.partition(":")[2] not in back[k.startswith("query:")]]
+        back = (
+            self.users.slots.index,
+            self.queries.slots.index,
+        )  # left for want of room, but returned
+        return [
+            k
+            for k in dict.fromkeys(keys)
+            if k.partition(":")[2] not in back[k.startswith("query:")]
+        ]
 
     def erase_user(self, user_id: str) -> bool:
         """Everything kept of one person; sums over all users stay. False when there was nothing."""
@@ -303,7 +320,7 @@ class Shop:
             rows = [i for i, e in enumerate(entries) if e.kind == kind and self._still(e)]
             if rows:
                 slots = np.array([entries[i].slot for i in rows])
-                store.set_vectors(slots, vector_NE[rows])  # type: ignore[attr-defined]
+                store.set_vectors(slots, vector_NE[rows])
 
     def _still(self, entry: PendingText) -> bool:
         if entry.kind == "item":
@@ -324,7 +341,9 @@ class Shop:
         """Add what was buffered; called before a slot changes hands, so nothing lands on a stranger."""
         if self._counts:
             self._rebase()
-            item, user, kind, time_ms = (np.array(x, np.int64) for x in list(zip(*self._counts, strict=True))[:4])
+            item, user, kind, time_ms = (
+                np.array(x, np.int64) for x in list(zip(*self._counts, strict=True))[:4]
+            )
             amount = np.array([c[4] for c in self._counts])
             weight_NS = np.stack([f.weight(time_ms) for f in self.fadings], 1) * amount[:, None]
             np.add.at(self.users.columns.count, (user, kind), weight_NS[:, STEADY])
@@ -368,7 +387,9 @@ class Shop:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.now_ms, self._next_check_ms = state["now_ms"], state["next_check_ms"]
-        for fading, landmark in zip((*self.fadings, self.link_fading), state["landmarks"], strict=True):
+        for fading, landmark in zip(
+            (*self.fadings, self.link_fading), state["landmarks"], strict=True
+        ):
             fading.landmark_ms = landmark
         self._touched = dict.fromkeys(state["touched"])
         self._left = list(state["left"])

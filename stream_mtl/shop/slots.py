@@ -94,7 +94,11 @@ class Slots(Columns):
         return gone
 
     def saved(self) -> State:
-        return {"names": list(self.names), "free": list(self.free), **nest("row", self.state(self.used))}
+        return {
+            "names": list(self.names),
+            "free": list(self.free),
+            **nest("row", self.state(self.used)),
+        }
 
     def restore_saved(self, state: Mapping[str, Any]) -> None:
         self.names, self.free = list(state["names"]), list(state["free"])
@@ -110,6 +114,9 @@ class Vocabulary:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.names: list[str] = []
+        self.index: dict[str, int] = {}
+        self.hashed: Ints = np.zeros(16, np.int64)
         self.restore([""])
 
     def code(self, name: str) -> int:

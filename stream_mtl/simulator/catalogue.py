@@ -23,6 +23,7 @@ Ints = npt.NDArray[np.int64]
 NOUNS = tuple(pair for domain in DOMAINS for pair in CATEGORIES[domain])  # C x (English, Chinese)
 WORDS = tuple(TOPICS.values())
 BRANDS = tuple(a + b for a in BRAND_SYLLABLES for b in BRAND_ENDINGS)  # 120: 30 a domain
+DEAR, QUALITY, APPEAL, POPULARITY = range(K, K + 4)  # columns of `table_MF`
 _NEWEST = 24  # items a domain shows as new
 # Brand b belongs to domain b % D and speaks of topic (b // D) % K, with this chance for each item.
 _BRAND_TOPIC = 0.75
@@ -38,13 +39,20 @@ class Catalogue:
         self.ids = [""] * m
         self.titles = [""] * m
         self.shown_json = [""] * m  # '{"item_id":"...","position":'
-        self.mix_MK = np.zeros((m, K))
+        # What the probabilities read of an item, one row a slot: topics, then DEAR to POPULARITY.
+        self.table_MF = np.zeros((m, K + 4))
+        self.mix_MK = self.table_MF[:, :K]  # these are views
         self.category = np.zeros(m, np.int64)
         self.brand = np.zeros(m, np.int64)
         self.price = np.ones(m)
-        self.dear = np.zeros(m)  # standardised log price within the category
-        self.quality = np.zeros(m)
-        self.popularity = np.zeros(m)
+        self.dear = self.table_MF[:, DEAR]  # standardised log price within the category
+        self.quality = self.table_MF[:, QUALITY]
+        self.popularity = self.table_MF[:, POPULARITY]
+        self.appeal = self.table_MF[
+            :, APPEAL
+        ]  # to everybody, logit: the item's, its category's and its brand's
+        self._category_appeal = shop.category_appeal * rng.standard_normal(C)
+        self._brand_appeal = shop.brand_appeal * rng.standard_normal(len(BRANDS))
         self.alive = np.zeros(m, bool)
         self.available = np.zeros(m, bool)
         self._free = deque(range(m))
@@ -71,6 +79,11 @@ class Catalogue:
         self.mix_MK[slot, second] += 0.15
         self.category[slot], self.brand[slot] = category, brand
         self.quality[slot], self.popularity[slot] = rng.standard_normal(2)
+        self.appeal[slot] = (
+            self._shop.quality * self.quality[slot]
+            + self._category_appeal[category]
+            + self._brand_appeal[brand]
+        )
         self.dear[slot] = rng.standard_normal()
         self._set_price(slot)
         self.ids[slot] = f"i{self._made:06d}"
@@ -119,7 +132,7 @@ class Catalogue:
         """One hour of an Ornstein-Uhlenbeck walk, stationary at variance 1, half forgotten in 3 days."""
         keep = 0.5 ** (1 / 72)
         noise = np.sqrt(1 - keep**2) * self._rng.standard_normal(len(self.popularity))
-        self.popularity = keep * self.popularity + noise
+        self.popularity[:] = keep * self.popularity + noise
         self._stale = True
 
     def any_alive(self) -> int:
@@ -129,8 +142,11 @@ class Catalogue:
     def _refresh(self) -> None:
         slots = np.flatnonzero(self.available)
         category = self.category[slots]
-        self._by_category = [slots[category == c] for c in range(C)]
-        self._by_domain = [slots[category // PER_DOMAIN == d] for d in range(D)]
+        slots = slots[np.argsort(category, kind="stable")]
+        # Categories are numbered domain by domain, so both are slices of one sorted array.
+        end = [0, *np.cumsum(np.bincount(category, minlength=C)).tolist()]
+        self._by_category = [slots[end[c] : end[c + 1]] for c in range(C)]
+        self._by_domain = [slots[end[d * PER_DOMAIN] : end[(d + 1) * PER_DOMAIN]] for d in range(D)]
         self._cumulative = [np.cumsum(np.exp(self.popularity[s])) for s in self._by_domain]
         self._stale = False
 

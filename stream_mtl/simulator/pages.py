@@ -22,6 +22,12 @@ def _page_of(items: Catalogue, slots: list[int], person: Person) -> list[int]:
     return [s for s in dict.fromkeys(slots) if ids[s] not in bought][:PLACES]
 
 
+def _drawn(pool: Ints, count: int, rng: np.random.Generator) -> Ints:
+    """Uniformly, with replacement; half the cost of `Generator.integers`."""
+    drawn: Ints = pool[(rng.random(count) * len(pool)).astype(np.int64)]
+    return drawn
+
+
 def home_page(
     items: Catalogue, person: Person, domain: int, shop: Scenario, rng: np.random.Generator
 ) -> Ints:
@@ -32,14 +38,14 @@ def home_page(
     if category is not None:
         pool = items.of_category(category)
         if len(pool):
-            slots += pool[rng.integers(len(pool), size=shop.shown_affine)].tolist()
+            slots += _drawn(pool, shop.shown_affine, rng).tolist()
     newest = items.newest[domain]
     for _ in range(shop.shown_new if newest else 0):
         slot = newest[int(rng.integers(len(newest)))]
         if items.available[slot]:
             slots.append(slot)
     fill = PLACES + _SPARE - len(slots)
-    slots += everything[rng.integers(len(everything), size=fill)].tolist()
+    slots += _drawn(everything, fill, rng).tolist()
     page = np.array(_page_of(items, slots, person), dtype=np.int64)
     return page[np.argsort(0.03 * np.arange(len(page)) + rng.random(len(page)), kind="stable")]
 
@@ -69,9 +75,9 @@ def search_page(
     pool = items.of_category(category)
     if not len(pool):
         pool = items.of_domain(category // PER_DOMAIN)
-    found = pool[rng.integers(len(pool), size=_FOUND)]
+    found = _drawn(pool, _FOUND, rng)
     relevance = rng.gumbel(size=_FOUND)
     if topic >= 0:
-        relevance += 1.2 * items.mix_MK[found, topic]
+        relevance += 0.8 * items.mix_MK[found, topic]
     ordered = found[np.argsort(-relevance, kind="stable")]
     return np.array(_page_of(items, ordered.tolist(), person), dtype=np.int64)

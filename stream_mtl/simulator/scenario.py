@@ -29,7 +29,7 @@ class Scenario:
     search_share: float = 0.25  # of pages that are search results: home pages dominate most shops
     users: int = 1_600  # alive at once; a user who leaves is replaced by a new one
     user_life_ms: int = 40 * DAY  # mean; some fifteen sessions, many more for the busy ones
-    user_activity_sigma: float = 1.0  # of log activity: few users make most of the traffic
+    user_activity_sigma: float = 1.4  # of log activity: few users make most of the traffic
     items_at_start: int = 400  # enough for full pages, few enough that a short run has traffic
     items: int = 2_000  # alive at once, after the catalogue has grown
     items_per_hour: int = 25  # announced an hour until `items` are alive
@@ -45,21 +45,22 @@ class Scenario:
     shown_new: int = 1
 
     # -- P(click | exposure) -------------------------------------------------------------------------
-    click_base: float = -2.75  # with the rest gives a click rate of 5 to 12 %
-    position_drop: float = (
-        0.35  # logit = -drop * ln(position): 2.8 times the odds on place 1 as on 10
-    )
+    click_base: float = -2.95  # with the rest gives a click rate of 5 to 12 %
+    # Logit -drop * ln(position): 2.8 times the odds on place 1 as on place 10.
+    position_drop: float = 0.45
     taste: float = 1.15  # user taste x item topic: the strongest term, what a recommender is for
     category_taste: float = 0.25
     session: float = 1.6  # topic of what was clicked in this session: recent items matter
     session_category: float = 0.45
-    quality: float = (
-        0.20  # of the item, known to nobody: the part that an item-rate table can learn
-    )
+    # Each item's own, known to nobody: what only an item-rate table can learn.
+    quality: float = 0.35
+    # Appeal of whole categories and brands, the same for everybody.
+    category_appeal: float = 0.45
+    brand_appeal: float = 0.35
     popularity: float = 0.20  # drifts
     trend: float = 0.30  # topics go in and out of fashion over days
-    query_match: float = 1.2  # the item is about the topic that was searched
-    price: float = -0.25  # mean slope on standardised log price; users differ by `price_sigma`
+    query_match: float = 1.6  # the item is about the topic that was searched
+    price: float = -0.40  # mean slope on standardised log price; users differ by `price_sigma`
     price_sigma: float = 0.15
     user_sigma: float = 0.30  # some people click more
     device_topic: float = 0.15  # phones are for some topics, desktops for others
@@ -89,12 +90,12 @@ _STEADY = Scenario()
 
 SCENARIOS: dict[str, Scenario] = {
     "steady": _STEADY,
-    # Three domains in turn, the same users; a phase of 34 h is about 8,000 records.
+    # Three domains in turn, the same users; a phase of 36 h is about 8,000 records.
     "season": replace(
         _STEADY,
         domains=(0, 1, 2),
-        phase_ms=34 * HOUR,
-        conflict=0.9,
+        phase_ms=36 * HOUR,
+        conflict=0.6,
         users=800,  # the same people must be met in each phase
         user_life_ms=120 * DAY,
         items_at_start=450,

@@ -30,8 +30,8 @@ from stream_mtl.simulator.words import DEVICES, DOMAINS, MESSAGES, REVIEWS
 _OPENING_MS = 10_000  # the first items are announced in this time, before anybody comes
 # Share of a mean hour's sessions in each hour of the day: quiet nights, busy evenings.
 _HOURS = (
-    (0.35, 0.2, 0.15, 0.15, 0.2, 0.35, 0.6, 0.9, 1.1, 1.2, 1.2, 1.2)
-    + (1.3, 1.25, 1.15, 1.1, 1.15, 1.3, 1.5, 1.8, 2.0, 1.9, 1.4, 0.75)
+    0.35, 0.2, 0.15, 0.15, 0.2, 0.35, 0.6, 0.9, 1.1, 1.2, 1.2, 1.2,
+    1.3, 1.25, 1.15, 1.1, 1.15, 1.3, 1.5, 1.8, 2.0, 1.9, 1.4, 0.75,
 )  # fmt: skip
 _CLICKS_END_MS = CLICK_WINDOW_MS - 2 * MINUTE  # all clicks of a page, well inside their window
 
@@ -315,7 +315,7 @@ def _with_poison(records: Iterator[Simulated], share: float, seed: int) -> Itera
     for record in records:
         yield record
         # After each good record with share / (1 - share): then `share` of all records are bad.
-        if record.topic_kind == "events" and rng.random() < share / (1.0 - share):
+        if rng.random() < share / (1.0 - share):
             yield poisoned(number, record)
             number += 1
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_mtl.config import DAY, HOUR
-from stream_mtl.simulator.catalogue import Catalogue
+from stream_mtl.simulator.catalogue import APPEAL, DEAR, POPULARITY, QUALITY, Catalogue
 from stream_mtl.simulator.people import D, Floats, K, Person
 from stream_mtl.simulator.scenario import (
     CLICK_WINDOW_MS,
@@ -84,29 +84,32 @@ class Truth:
     ) -> tuple[Floats, Floats]:
         """(P(click), P(buy | click), counted without its delay) of the items in their places."""
         shop, domain = self._shop, context.domain
-        mix = items.mix_MK[slots]
         category = items.category[slots]
         taste = person.taste_DK[domain]
         wish_K = shop.taste * taste + shop.session * context.clicked_K + self._trend_K
         wish_K += self._fixed_DVK[domain, context.device]
         if context.query_topic >= 0:
             wish_K[context.query_topic] += shop.query_match
-        dear, quality = items.dear[slots], items.quality[slots]
-        logit = mix @ wish_K + self._place[: len(slots)]
-        logit += shop.category_taste * person.category_C[category]
-        logit += shop.session_category * (category == context.clicked_category)
-        logit += shop.quality * quality + shop.popularity * items.popularity[slots]
-        logit += (person.price_slope + self._price_D[domain]) * dear
-        logit += shop.click_base + person.bias + self._hour
+        weight = np.zeros((K + 4, 2))  # of an item's numbers, for the click and for the purchase
+        weight[:K, 0] = wish_K
+        weight[DEAR, 0] = person.price_slope + self._price_D[domain]
+        weight[APPEAL, 0], weight[POPULARITY, 0] = 1.0, shop.popularity
+        weight[:K, 1] = shop.buy_taste * taste + shop.buy_session * context.clicked_K
+        weight[DEAR, 1] = shop.buy_price + 1.5 * (person.price_slope - shop.price)
+        weight[QUALITY, 1] = shop.buy_quality
+        logit = items.table_MF[slots] @ weight
 
-        buy_K = shop.buy_taste * taste + shop.buy_session * context.clicked_K
-        buy = mix @ buy_K + shop.buy_quality * quality
-        buy += (shop.buy_price + 1.5 * (person.price_slope - shop.price)) * dear
-        buy += shop.buy_base + person.buy_bias
-        buy += shop.buy_search * context.search + shop.buy_desktop * (
-            DEVICES[context.device] == "desktop"
+        logit[:, 0] += self._place[: len(slots)] + shop.category_taste * person.category_C[category]
+        logit[:, 0] += shop.session_category * (category == context.clicked_category)
+        logit[:, 0] += shop.click_base + person.bias + self._hour
+        logit[:, 1] += (
+            shop.buy_base
+            + person.buy_bias
+            + shop.buy_search * context.search
+            + shop.buy_desktop * (DEVICES[context.device] == "desktop")
         )
-        return 1.0 / (1.0 + np.exp(-logit)), 1.0 / (1.0 + np.exp(-buy))
+        chance = 1.0 / (1.0 + np.exp(-logit))
+        return chance[:, 0], chance[:, 1]
 
     def purchase(self, click: Floats, buy: Floats) -> Floats:
         """P(label `purchase` = 1): clicked, bought, and bought within the window."""

@@ -20,10 +20,25 @@ class Columns:
 class TaskKind(Protocol):
     """One loss and the prediction that belongs to it; holds no parameters and no state."""
 
-    columns: tuple[int, ...]  # logits that the loss reads; their heads move when the task is active
-    whole_lists: bool  # the memory keeps lists whole, since the loss compares rows of a list
-    has_prior: bool  # the head adds the candidates' own order and a position bias
-    base_rate: float  # of the head's sigmoid before the first step
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """Logits that the loss reads, its own first; their heads move when the task is active."""
+        ...
+
+    @property
+    def whole_lists(self) -> bool:
+        """Whether the loss compares rows of a list, so that the memory must keep lists whole."""
+        ...
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether the head adds the candidates' own order and a position bias."""
+        ...
+
+    @property
+    def base_rate(self) -> float:
+        """Of the head's sigmoid before the first step."""
+        ...
 
     def loss(self, logit_BT: Tensor, label_B: Tensor, mask_B: Tensor, list_key_B: Tensor) -> Tensor:
         """Unreduced loss of shape B, in nats a row; exactly 0 where the label is unknown.

@@ -32,6 +32,8 @@ def log1mexp(log_p: Tensor) -> Tensor:
 
 
 class Funnel:
+    """BCE of the whole way; the own column holds log-odds of this step given the one before."""
+
     whole_lists = False
     has_prior = False
     base_rate = 0.1

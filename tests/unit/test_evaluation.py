@@ -113,6 +113,13 @@ def test_probabilities_of_zero_and_one_stay_finite() -> None:
     assert np.isfinite(logits(np.array([0.0, 1.0]))).all()
 
 
+def test_rows_that_were_never_served_are_not_judged() -> None:
+    """NaN says that no prediction was made."""
+    evaluation = Evaluation(CONFIG, SPEC)
+    evaluation.observe(served([float("nan"), 0.3]), of_click([1.0, 0.0]))
+    assert evaluation.summary()["click"]["labels"] == 1
+
+
 def test_faded_metrics_forget_the_whole_ones_do_not() -> None:
     """A model that was good and turns bad: the faded AUC shows it, the lineage's hides it."""
     evaluation = Evaluation(settings.Evaluation(fading=0.5), SPEC)

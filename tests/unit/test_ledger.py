@@ -168,7 +168,7 @@ def published(cuts: int, copies: int = 1) -> Published:
     for number in range(cuts):
         for output in outputs_of(number):
             for _ in range(copies):
-                found.add(output.key, output.value, None if output.value is None else number)
+                found.add(output.key, output.value, number)
     return found
 
 
@@ -193,14 +193,14 @@ def test_a_true_ledger_is_clean() -> None:
 
 def test_a_lost_score_is_counted() -> None:
     found = published(10)
-    found.lists[4].clear()
+    found.by_cut[4].clear()
     report = audit(found)
     assert (report.scores_missing, report.scores_doubled, report.clean) == (1, 0, False)
 
 
 def test_a_lost_tombstone_is_counted() -> None:
     found = published(10)
-    found.tombstones["user:gone"] -= 1
+    del found.by_cut[3]["user:gone", ""]
     assert audit(found).scores_missing == 1
 
 
@@ -217,13 +217,15 @@ def test_another_copy_is_allowed_where_delivery_says_so_but_other_content_is_not
 
 def test_scores_without_their_ledger_record_are_counted() -> None:
     assert audit(published(11)).scores_doubled == 1
+    found = published(10)
+    found.add("user:1", b"foreign", -1)
+    assert audit(found).scores_doubled == 1
 
 
 def test_scores_below_the_compaction_horizon_are_not_missed() -> None:
     found = published(10)
     for number in range(6):
-        del found.lists[number]
-    found.tombstones.clear()
+        del found.by_cut[number]
     report = audit(found, horizon=7)
     assert (report.scores_missing, report.scores_doubled) == (0, 0)
 
@@ -243,6 +245,6 @@ def test_the_state_in_a_checkpoint_is_compared_too() -> None:
 
 def test_cuts_whose_inputs_are_gone_are_named_and_their_scores_still_counted() -> None:
     found = published(10)
-    found.lists[1].clear()
+    found.by_cut[1].clear()
     report = verify(a_ledger(10), Refold(unreadable=(0, 1, 2)), found)
     assert (report.cuts_unverifiable, report.scores_missing, report.digest_equal) == (3, 1, True)

@@ -21,7 +21,7 @@ def ls(call: Call, last: int) -> None:
     from stream_mtl.kafka.ledger_log import read_ledger
     from stream_mtl.ledger import decode
 
-    entries = [decode(offset, raw) for offset, raw in read_ledger(call.config())]
+    entries = [decode(raw, offset) for offset, raw in read_ledger(call.config())]
     rows = [
         {
             "cut": entry.cut,

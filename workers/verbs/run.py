@@ -14,11 +14,19 @@ def run() -> None:
 
 
 @run.command()
-@click.option("--until-idle", is_flag=True, help="End when every input partition is read to its end.")
+@click.option(
+    "--until-idle", is_flag=True, help="End when every input partition is read to its end."
+)
 @click.option("--take-over", is_flag=True, help="Fence another instance that is still committing.")
-@click.option("--new-lineage", is_flag=True, help="Go on as a new lineage; digests are not compared.")
-@click.option("--cold-start", is_flag=True, help="All checkpoints are lost: a fresh model, old positions.")
-@click.option("--accept-topic-recreation", is_flag=True, help="Read recreated topics from their start.")
+@click.option(
+    "--new-lineage", is_flag=True, help="Go on as a new lineage; digests are not compared."
+)
+@click.option(
+    "--cold-start", is_flag=True, help="All checkpoints are lost: a fresh model, old positions."
+)
+@click.option(
+    "--accept-topic-recreation", is_flag=True, help="Read recreated topics from their start."
+)
 @verb(kafka=True, state=True)
 def trainer(
     call: Call,
@@ -36,8 +44,9 @@ def trainer(
     from workers.http import Endpoint
     from workers.observer import Several
     from workers.progress import progress
+    from workers.startup import TrainerOptions
     from workers.stop import Stop
-    from workers.trainer import TrainerOptions, run_trainer
+    from workers.trainer import run_trainer
     from workers.watch import Health, Watch
 
     config = call.config()

@@ -1,0 +1,360 @@
+"""The transactional sink: one transaction carries scores, dead letters, ledger record and offsets of a cut.
+
+Steps (the first two are the caller's; no transaction is open during them):
+
+1. freeze the cut
+2. decode, join, update, score
+3. begin
+4. produce scores, dead letters and exactly one ledger record
+5. send the offsets of all owned partitions
+6. commit
+7. only when confirmed: advance
+
+Nothing outside depends on a cut before step 6, so one that did not commit is sent again with the same
+content. When a call fails:
+
+======================================  ===========================================================
+retriable                               the same call again, until one deadline
+requires abort                          abort, then the same cut in a new transaction
+time-out, transport, unclassified       outcome unknown: drop the producer, start another with the same id
+                                        (it ends or aborts what was pending), read the ledger's last record:
+                                        it is this cut: done; else send again
+fatal, fenced                           `Fenced`: another worker owns the job; touch nothing any more
+======================================  ===========================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from stream_mtl.config import Config
+from stream_mtl.errors import BrokerUnavailable, CommitIndefinite, ConfigError, Fenced
+from stream_mtl.failpoints import Failpoint, unarmed
+from stream_mtl.kafka.faults import CALL_S, error_of, explain, is_denied
+from stream_mtl.kafka.ledger_log import last_record
+from stream_mtl.kafka.ownership import Place
+from stream_mtl.kafka.publication import Committed, Publication, ledger_wire, offsets, published
+from stream_mtl.kafka.settings import (
+    consumer_settings,
+    open_consumer,
+    open_producer,
+    transactional_id,
+    transactional_settings,
+)
+from stream_mtl.kafka.tripwire import Tripwire
+
+PATIENCE_S = 600.0  # how long an open outcome waits for the broker to come back
+_ATTEMPTS = 8  # of one cut, before we give up: the fault is then not a passing one
+_FENCED = {
+    KafkaError._FENCED,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+}
+
+
+class _Aborted(Exception):
+    """The transaction was aborted in order; the cut may be sent again."""
+
+
+class _Unknown(Exception):
+    """Committed or not: only the ledger can tell, and only a new producer may ask."""
+
+
+class TransactionalSink:
+    """Commits cuts exactly once. `stop` is asked while waiting for a broker that is away."""
+
+    delivery = "exactly_once"
+
+    def __init__(
+        self,
+        config: Config,
+        incarnation: str = "",
+        failpoint: Failpoint = unarmed,
+        stop: Callable[[], bool] = lambda: False,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self._config = config
+        self._incarnation = incarnation
+        self._failpoint = failpoint
+        self._stop = stop
+        self._patience_s = patience_s
+        self._timeout_s = config.kafka.transaction_timeout_ms / 1_000
+        self._producer: Producer | None = None
+        self._tripwire = Tripwire()
+        self._group: Any = None
+        self._recreations: list[str] = []
+        self._fenced = False
+
+    def open(self) -> None:
+        """Create the producer: ends what an earlier one left pending, and fences it. Then read the ledger.
+
+        Raises BrokerUnavailable after the patience or on `stop`, Fenced, ConfigError.
+        """
+        consumer = open_consumer(consumer_settings(self._config))
+        self._group = consumer.consumer_group_metadata()
+        consumer.close()
+        self._renew()
+
+    def commit(self, publication: Publication) -> Committed:
+        """Make the cut visible, once; returns only when that is confirmed.
+
+        Raises Fenced; CommitIndefinite when the outcome is still unknown at the end of patience, on `stop`,
+        or after too many attempts; ConfigError when the broker refuses a record for good.
+        """
+        started = time.monotonic()
+        number = publication.cut.number
+        aborted = indefinite = 0
+        self._ready(number)
+        while aborted + indefinite < _ATTEMPTS:
+            began = time.monotonic()
+            try:
+                offset: int | None = self._attempt(publication)
+            except _Aborted:
+                aborted += 1
+                continue
+            except _Unknown:
+                indefinite += 1
+                self._replace("indefinite", number)
+                offset = self._landed(publication)
+                if offset is None:
+                    continue
+            assert offset is not None
+            recreations, self._recreations = tuple(self._recreations), []
+            ended = time.monotonic()
+            return Committed(
+                number, offset, ended - started, ended - began, aborted, indefinite, recreations
+            )
+        raise CommitIndefinite(
+            f"cut {number}: {_ATTEMPTS} attempts failed ({aborted} aborted, {indefinite} with unknown"
+            f" outcome) at {self._config.kafka.bootstrap}; the next start reads the ledger and goes on"
+        )
+
+    def refresh(self, cut_number: int, positions: Mapping[Place, int]) -> None:
+        """Commit offsets alone, for an idle job: at least hourly, or they and the transactional id expire."""
+        self._ready(cut_number)
+        try:
+            self._one(
+                lambda producer: self._send_offsets(producer, cut_number, positions), cut_number
+            )
+        except _Aborted:
+            pass  # the next one is an hour away at most, and they expire after days
+        except _Unknown:
+            self._replace("indefinite", cut_number)
+
+    def close(self) -> None:
+        """Let go of the producer; nothing is sent any more."""
+        self._drop()
+
+    # -- one transaction -------------------------------------------------------------------------
+
+    def _attempt(self, publication: Publication) -> int:
+        """Steps 3 to 6 once; the ledger record's offset."""
+        receipts: list[tuple[Any, Any]] = []
+
+        def fill(producer: Producer) -> None:
+            self._produce(producer, publication, receipts)  # 4
+            self._failpoint("commit.produced")
+            self._send_offsets(producer, publication.cut.number, publication.positions)  # 5
+            self._failpoint("commit.offsets")
+
+        self._one(fill, publication.cut.number)
+        _, message = receipts[0]
+        return int(message.offset())
+
+    def _one(self, fill: Callable[[Producer], None], number: int) -> None:
+        """A transaction around `fill`, with the table of failures."""
+        producer = self._producer
+        assert producer is not None, "open() comes first"
+        deadline = time.monotonic() + self._timeout_s
+        try:
+            self._call(producer.begin_transaction, deadline)  # 3
+            self._failpoint("commit.begin")
+            fill(producer)
+            sent = time.monotonic()
+            # A finite time: with -1 the client waits for an absent broker without end. Its warning that a
+            # time-out leaves the producer in an unclear state does not matter: we drop it then.
+            self._call(lambda: producer.commit_transaction(_left_s(deadline)), deadline)  # 6
+            self._failpoint("commit.sent")
+            if time.monotonic() - sent > self._timeout_s / 2:
+                self._tripwire.slow()
+            producer.poll(0)
+            self._failpoint("commit.acknowledged")
+        except KafkaException as error:
+            self._settle(producer, error_of(error), number)
+
+    def _produce(
+        self, producer: Producer, publication: Publication, receipts: list[tuple[Any, Any]]
+    ) -> None:
+        for wire in published(publication, self._config):
+            _send(producer, wire.topic, wire.value, wire.key, wire.headers, wire.timestamp_ms)
+        wire = ledger_wire(publication, self._config)
+        # The callback only keeps: while a producer is being fenced, looking at its error raises SystemError.
+        _send(
+            producer,
+            wire.topic,
+            wire.value,
+            wire.key,
+            wire.headers,
+            on_delivery=lambda error, message: receipts.append((error, message)),
+        )
+
+    def _send_offsets(
+        self, producer: Producer, number: int, positions: Mapping[Place, int]
+    ) -> None:
+        notes = offsets(positions, number, self._incarnation)
+        deadline = time.monotonic() + self._timeout_s
+        self._call(
+            lambda: producer.send_offsets_to_transaction(notes, self._group, self._timeout_s),
+            deadline,
+        )
+
+    def _settle(self, producer: Producer, error: KafkaError, number: int) -> None:
+        """What a failed call leads to; always raises."""
+        self._raise_if_fenced(error, number)
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            self._abort(producer, number)
+            raise ConfigError(
+                f"cut {number}: a record is larger than its topic or message.max.bytes allows; raise"
+                " max.message.bytes of the score and dead-letter topics, or publish fewer items"
+            )
+        if is_denied(error):
+            raise explain(error, f"committing cut {number}", self._config.kafka.bootstrap)
+        if error.txn_requires_abort():
+            self._abort(producer, number)
+            raise _Aborted
+        raise _Unknown
+
+    def _abort(self, producer: Producer, number: int) -> None:
+        try:
+            deadline = time.monotonic() + self._timeout_s
+            self._call(lambda: producer.abort_transaction(_left_s(deadline)), deadline)
+        except KafkaException as error:
+            self._raise_if_fenced(error_of(error), number)
+            raise _Unknown from None
+
+    def _call(self, action: Callable[[], object], deadline: float) -> None:
+        """Retriable errors: the same call again, until the deadline."""
+        while True:
+            try:
+                action()
+                return
+            except KafkaException as error:
+                if not error_of(error).retriable() or time.monotonic() > deadline or self._stop():
+                    raise
+            time.sleep(0.02)
+
+    def _raise_if_fenced(self, error: KafkaError, number: int | None) -> None:
+        if error.code() in _FENCED and error.fatal():
+            self._fenced = True
+            self._drop()
+            at = "while starting" if number is None else f"at cut {number}"
+            raise Fenced(
+                f"fenced {at}: another worker opened {transactional_id(self._config)}, or this one stood"
+                f" still for longer than {self._timeout_s:.0f} s inside a transaction; it must stop"
+            )
+
+    # -- producers -------------------------------------------------------------------------------
+
+    def _ready(self, number: int) -> None:
+        """A producer that may be trusted with another transaction."""
+        if self._fenced:
+            raise Fenced(f"cut {number}: this worker was fenced before; it must stop")
+        if self._producer is not None:
+            self._producer.poll(0)  # let errors and statistics reach the tripwire
+        if self._tripwire.reason is not None or self._producer is None:
+            self._replace(self._tripwire.reason or "other", number)
+
+    def _replace(self, reason: str, number: int) -> None:
+        """Another producer in the middle of a run. The outcome stays open while the broker is away."""
+        self._recreations.append(reason)
+        try:
+            self._renew()
+        except BrokerUnavailable as error:
+            raise CommitIndefinite(
+                f"cut {number}: the outcome is open and the broker away ({error}); the next start reads the"
+                " ledger and goes on"
+            ) from error
+
+    def _renew(self) -> None:
+        """A producer that is alone with the transactional id, and nothing pending from before."""
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            self._drop()
+            self._tripwire = Tripwire()
+            settings = {**transactional_settings(self._config), **self._tripwire.settings()}
+            self._producer = open_producer(settings)
+            try:
+                self._initialise(self._producer)
+                self._tripwire.arm()
+                return
+            except KafkaException as error:
+                fault = error_of(error)
+                self._raise_if_fenced(fault, None)
+                if is_denied(fault) or self._stop() or time.monotonic() > deadline:
+                    self._drop()
+                    doing = f"opening {transactional_id(self._config)}"
+                    raise explain(fault, doing, self._config.kafka.bootstrap) from None
+            time.sleep(0.1)
+
+    def _initialise(self, producer: Producer) -> None:
+        """In short calls, which the client resumes, so that `stop` is heard."""
+        deadline = time.monotonic() + CALL_S
+        self._call(lambda: producer.init_transactions(1.0), deadline)
+
+    def _drop(self) -> None:
+        """Purge, close and forget: `close` alone would wait without limit for what is in flight."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with contextlib.suppress(KafkaException, SystemError):
+                producer.purge(blocking=False)
+            with contextlib.suppress(KafkaException, SystemError):
+                producer.close()
+
+    def _landed(self, publication: Publication) -> int | None:
+        """The offset of this cut's record when it is the ledger's last one; None when it never came."""
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                last = last_record(self._config)
+                break
+            except BrokerUnavailable:
+                if self._stop() or time.monotonic() > deadline:
+                    raise CommitIndefinite(
+                        f"cut {publication.cut.number}: the ledger cannot be read; the next start does"
+                    ) from None
+        return last[0] if last is not None and last[1] == publication.ledger else None
+
+
+def _left_s(deadline: float) -> float:
+    """Seconds until the deadline; a little even when it has passed, so that an answer can be fetched."""
+    return max(0.1, deadline - time.monotonic())
+
+
+def _send(
+    producer: Producer,
+    topic: str,
+    value: bytes | None,
+    key: bytes | None,
+    headers: Any,
+    timestamp_ms: int = 0,
+    on_delivery: Callable[[Any, Any], None] | None = None,
+) -> None:
+    """Queue one record; a full queue is drained first."""
+    while True:
+        try:
+            producer.produce(
+                topic,
+                value,
+                key,
+                headers=list(headers),
+                timestamp=timestamp_ms,
+                on_delivery=on_delivery,
+            )
+            return
+        except BufferError:
+            producer.poll(0.1)

@@ -1,0 +1,299 @@
+"""From a ledger and a folder of checkpoints to the state after the last committed cut.
+
+1. refuse a ledger that this worker cannot continue: other app, config, fold version, environment
+2. find the newest good checkpoint that the ledger knows; else the empty state, where the ledger shows
+   that it began there
+3. fold the cuts after it again, silently, and compare each digest with the ledger's
+
+Which cuts are folded and compared follows from the ledger alone, so every restart does the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from schemas.scores import LedgerRecord
+from stream_mtl.checkpoint import CheckpointInfo, CheckpointStore
+from stream_mtl.cut import Cut, CutResult, Range, Record
+from stream_mtl.errors import (
+    CheckpointCorrupt,
+    CheckpointMissing,
+    ForeignState,
+    PositionLost,
+    RollForwardMismatch,
+    StateError,
+)
+from stream_mtl.failpoints import Failpoint, unarmed
+from stream_mtl.ledger import Context, Durable, Entry, Partition, links, ranges_of
+from stream_mtl.manifest import Manifest
+from stream_mtl.state import State
+
+COLD_START, TOPICS_RECREATED, NEW_CODE = "cold_start", "topics_recreated", "new_code_or_config"
+# After these lineage records the cuts before them are never folded again: the state began empty, or the
+# records are gone.
+_BARRIERS = (COLD_START, TOPICS_RECREATED)
+
+
+class Fold(Protocol):
+    """What is recovered: `stream_mtl.pipeline.Pipeline`, or a stand-in of a test."""
+
+    lineage: str
+
+    def step(self, cut: Cut) -> CutResult: ...
+    def state(self) -> State: ...
+    def restore(self, state: Mapping[str, Any]) -> None: ...
+    def state_digest(self) -> str: ...
+
+
+ReadRanges = Callable[[Sequence[Range]], Sequence[Record]]
+ReadLedger = Callable[[int | None], Sequence[Entry]]  # from an offset on, None: all of it
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a roll-forward begins: a checkpoint's state or the empty one, and the cuts to fold."""
+
+    state: State | None  # None: the fold as it was built
+    manifest: Manifest | None
+    name: str  # of the checkpoint, "" for the empty state
+    cuts: tuple[Entry, ...]
+    last: Entry  # the newest record of the ledger
+    lineage_began: bool  # the newest record begins a lineage that no checkpoint holds yet
+    refused: tuple[str, ...]  # newer checkpoints that were not usable, and why
+    cold: bool = False  # nothing reaches the last cut; an empty model takes over by request
+
+    @property
+    def durable(self) -> Durable | None:
+        if self.manifest is None:
+            return None
+        return Durable(self.name, self.manifest.identity.cut, self.manifest.state_digest)
+
+
+def differences(record: LedgerRecord, ours: Context) -> list[str]:
+    """What keeps digests of `record` from being compared with ours, in words that name the key."""
+    found = []
+    if record.fold_version != ours.fold_version:
+        found.append(f"fold_version is {ours.fold_version} here, {record.fold_version} there")
+    if record.config_hash != ours.config_hash:
+        found.append("config keys that change the fold differ")
+    found += [
+        f"environment {key} is {ours.environment.get(key)!r} here, {record.environment.get(key)!r} there"
+        for key in sorted(ours.environment.keys() | record.environment.keys())
+        if ours.environment.get(key) != record.environment.get(key)
+    ]
+    return found
+
+
+def refuse_foreign(last: LedgerRecord, ours: Context, new_lineage: bool, hint: str = "") -> None:
+    """ForeignState unless this worker may go on where `last` ended."""
+    if last.app != ours.app:
+        raise ForeignState(
+            f"the ledger is of app {last.app!r}, this is {ours.app!r}; give each app a ledger topic of its "
+            "own (topics.ledger)"
+        )
+    found = differences(last, ours)
+    if found and not new_lineage:
+        raise ForeignState(
+            f"the ledger cannot be continued with equal digests: {'; '.join(found)}"
+            f"{f' ({hint})' if hint else ''}. Go back to what it was written with, or use --new-lineage to "
+            "carry the state over into a new lineage"
+        )
+
+
+def find_start(
+    store: CheckpointStore,
+    read_ledger: ReadLedger,
+    cluster: str,
+    ours: Context,
+    cold_start: bool = False,
+) -> Start:
+    """The newest place from which the last cut can be reached.
+
+    Raises ForeignState for checkpoints of another job or a broken ledger, CheckpointMissing when
+    nothing reaches the last cut and `cold_start` does not allow an empty model in its place.
+    """
+    refused: list[str] = []
+    for info in store.list():
+        try:
+            manifest = store.manifest(info.name)
+            _refuse_stranger(info, manifest, cluster, ours)
+            entries = _known(read_ledger, manifest)
+            place = _place(entries, manifest)
+            if place is None:
+                refused.append(f"{info.name}: the ledger has no record with its hash")
+                continue
+            state = store.load(info.name)[0]
+        except (CheckpointCorrupt, PositionLost) as error:
+            refused.append(str(error))
+            continue
+        return _start(entries[place:], 1, state, manifest, info.name, refused)
+    return _without_checkpoint(list(read_ledger(None)), cold_start, refused)
+
+
+def _known(read_ledger: ReadLedger, manifest: Manifest) -> list[Entry]:
+    """The ledger from the checkpoint's record on; all of it when its offset was not known."""
+    offset = manifest.identity.ledger_offset
+    return list(read_ledger(offset if offset >= 0 else None))
+
+
+def _place(entries: Sequence[Entry], manifest: Manifest) -> int | None:
+    for place, entry in enumerate(entries):
+        if entry.hash == manifest.identity.ledger_hash:
+            return place
+    return None
+
+
+def _refuse_stranger(info: CheckpointInfo, manifest: Manifest, cluster: str, ours: Context) -> None:
+    identity = manifest.identity
+    for what, there, here in (
+        ("app", identity.app, ours.app),
+        ("cluster", identity.cluster, cluster),
+    ):
+        if there != here:
+            raise ForeignState(
+                f"checkpoint {info.name} in {info.path.parent} is of {what} {there!r}, this is {here!r}; "
+                "give each job a state folder of its own (--state)"
+            )
+
+
+def _start(
+    entries: Sequence[Entry],
+    known: int,
+    state: State | None,
+    manifest: Manifest | None,
+    name: str,
+    refused: Sequence[str],
+) -> Start:
+    """From a state that holds the first `known` of these entries on, past the last barrier."""
+    kept, chain = links(entries)
+    if chain.broken or chain.overlaps:
+        raise ForeignState(
+            f"the ledger is broken after cut {kept[0].cut}: {chain.faults[0]}; somebody else wrote to it, "
+            "or records were lost. Restore the topic, or use another state folder and --cold-start"
+        )
+    barrier, reason = _barrier(kept, known)
+    if reason == COLD_START:
+        state, manifest, name = None, None, ""
+    cuts = tuple(e for e in kept[max(barrier + 1, known) :] if e.record.kind == "cut")
+    last = kept[-1]
+    held = manifest is not None and manifest.identity.ledger_hash == last.hash
+    began = last.record.kind == "lineage" and not held
+    return Start(state, manifest, name, cuts, last, began, tuple(refused))
+
+
+def _barrier(entries: Sequence[Entry], known: int) -> tuple[int, str]:
+    """Place and reason of the last barrier beyond the first `known` entries; (-1, "") without one."""
+    for place in range(len(entries) - 1, known - 1, -1):
+        reason = lineage_reason(entries[place].record)
+        if reason in _BARRIERS:
+            return place, reason
+    return -1, ""
+
+
+def lineage_reason(record: LedgerRecord) -> str:
+    """Why a lineage began; "" for the record of a cut."""
+    if record.kind != "lineage" or not record.decisions:
+        return ""
+    return str(record.decisions[0].get("reason", ""))
+
+
+def _without_checkpoint(entries: list[Entry], cold_start: bool, refused: Sequence[str]) -> Start:
+    """The empty state is known at the very first cut, and after a record that says so."""
+    kept, _ = links(entries)
+    for place in range(len(kept) - 1, -1, -1):
+        if lineage_reason(kept[place].record) == COLD_START:
+            return _start(kept[place:], 1, None, None, "", refused)
+    last = kept[-1]
+    if cold_start:
+        return Start(None, None, "", (), last, False, tuple(refused), cold=True)
+    recreated = any(lineage_reason(entry.record) == TOPICS_RECREATED for entry in kept)
+    if kept[0].cut == 0 and kept[0].record.previous == "" and not recreated:
+        return _start(kept, 0, None, None, "", refused)
+    raise CheckpointMissing(
+        f"the ledger ends at cut {last.cut} and no checkpoint reaches it"
+        f"{'; refused: ' + '; '.join(refused[:3]) if refused else ''}. Restore the state folder, or use "
+        "--cold-start to begin an empty model at the committed positions"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A cut of the ledger, folded again."""
+
+    entry: Entry
+    cut: Cut
+    result: CutResult
+
+
+def restore(fold: Fold, start: Start) -> None:
+    """Put the checkpoint's state into the fold; StateError when it does not come back as it was saved."""
+    if start.state is None or start.manifest is None:
+        return
+    fold.restore(start.state)
+    if fold.state_digest() != start.manifest.state_digest:
+        raise StateError(
+            f"checkpoint {start.name} was read whole, but the restored state has another digest; a "
+            "component does not restore all that it saves. This is a bug; an older release may read it"
+        )
+
+
+def roll_forward(
+    fold: Fold, start: Start, read: ReadRanges, compare: bool, failpoint: Failpoint = unarmed
+) -> Iterator[Replayed]:
+    """Fold the ledger's cuts again, one a step; nothing is published here.
+
+    Digests are compared within the newest lineage (those of an older one may stem from other code), and
+    not at all without `compare`. Raises RollForwardMismatch with the number of the first cut that differs,
+    CheckpointMissing when a cut's input has expired.
+    """
+    for entry in start.cuts:
+        cut = Cut(
+            entry.cut, _read(read, entry, start), ranges_of(entry.record), entry.record.published_at
+        )
+        fold.lineage = entry.record.lineage
+        result = fold.step(cut)
+        same_lineage = entry.record.lineage == start.last.record.lineage
+        if compare and same_lineage and result.digest != entry.record.digest:
+            raise RollForwardMismatch(
+                f"cut {entry.cut}, folded again from {start.name or 'the beginning'}, has digest "
+                f"{result.digest}, the ledger has {entry.record.digest}; code, environment or input are not "
+                "what they were. --new-lineage goes on without the comparison"
+            )
+        failpoint("rollforward.cut")
+        yield Replayed(entry, cut, result)
+
+
+def _read(read: ReadRanges, entry: Entry, start: Start) -> Sequence[Record]:
+    try:
+        return read(ranges_of(entry.record))
+    except PositionLost as error:
+        raise CheckpointMissing(
+            f"cut {entry.cut} must be folded again from {start.name or 'the beginning'}, but its records are "
+            f"gone ({error}). Restore a newer checkpoint, or use --cold-start with another state folder"
+        ) from error
+
+
+def offsets_pending(last: Entry, committed: Mapping[Partition, int], at_least_once: bool) -> bool:
+    """Whether the outputs of the last cut may be missing, by the group's committed offsets.
+
+    The ledger is the authority: offsets that are absent (they expire) are restored from it. Offsets that
+    differ mean that somebody acted by hand: PositionLost. Only at_least_once may stop between the ledger
+    record and the offsets, and then by one cut: the next one begins after the offsets of the last.
+    """
+    starts = {(r.topic, r.partition): r.start for r in last.record.ranges}
+    pending = False
+    for place, due in last.positions.items():
+        found = committed.get(place, due)
+        if found == due:
+            continue
+        if not (at_least_once and found == starts.get(place)):
+            raise PositionLost(
+                f"{place[0]}[{place[1]}]: the group's committed offset is {found}, the ledger's last cut "
+                f"{last.cut} ends at {due}; somebody moved it. Set the group's offset back to {due}, or "
+                "delete the group's offsets, and the ledger's position is used"
+            )
+        pending = True
+    never = at_least_once and not any(place in committed for place in last.positions)
+    return pending or never

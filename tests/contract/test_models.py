@@ -1,0 +1,98 @@
+"""Every model keeps what `models/base.py` promises."""
+
+from __future__ import annotations
+
+import pkgutil
+
+import pytest
+import torch
+from torch import Tensor
+
+from stream_mtl import config, models
+from stream_mtl.layers import Parts
+from stream_mtl.models import MODELS
+from stream_mtl.models.base import Model
+from stream_mtl.tasks import TASKS
+from stream_mtl.tasks.base import Columns
+from stream_mtl.testing_rows import SPEC, rows
+
+NAMES = list(MODELS)
+SETTINGS = config.Model(embedding_dim=4, text_dim=5, experts=3, hidden=16, tower=8)
+
+
+def build(name: str, seed: int = 0) -> Model:
+    kinds = [
+        TASKS["binary"](Columns(0)),
+        TASKS["funnel"](Columns(1, after=0)),
+        TASKS["listwise"](Columns(2)),
+    ]
+    return MODELS[name](Parts(SPEC, SETTINGS, kinds, torch.Generator().manual_seed(seed)))
+
+
+def embedding(count: int) -> Tensor:
+    random = torch.Generator().manual_seed(9)
+    return torch.randn(count, len(SPEC.sparse_fields), SETTINGS.embedding_dim, generator=random)
+
+
+def stirred(model: Model) -> Model:
+    """Away from the start, where towers are zero and hide faults."""
+    random = torch.Generator().manual_seed(4)
+    for _, parameter in model.named_parameters():
+        parameter.data.add_(torch.randn(parameter.shape, generator=random), alpha=0.2)
+    return model
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_have_a_row_for_each_row_and_a_column_for_each_task(name: str) -> None:
+    assert build(name)(embedding(10), rows(10)).shape == (10, 3)
+    assert build(name)(embedding(0), rows(0)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shared_and_head_parameters_partition_all(name: str) -> None:
+    model = build(name)
+    heads = [p for task in range(3) for p in model.head_parameters(task)]
+    parts = [id(p) for p in (*model.shared_parameters(), *heads)]
+    assert len(parts) == len(set(parts))
+    assert set(parts) == {id(p) for _, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_row_alone_equals_the_row_in_its_batch(name: str) -> None:
+    model, batch, looked_up = stirred(build(name)), rows(12), embedding(12)
+    whole_BT = model(looked_up, batch)
+    alone_BT = torch.cat([model(looked_up[i : i + 1], batch.rows(i, i + 1)) for i in range(12)])
+    torch.testing.assert_close(alone_BT, whole_BT, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_young_model_ranks_as_the_prior(name: str) -> None:
+    """Before the first step, click and search order rows exactly as their candidates came."""
+    batch = rows(200)
+    logit_BT = build(name)(embedding(200), batch)
+    for column in (0, 2):
+        assert torch.equal(logit_BT[:, column].argsort(), batch.prior_B.argsort())
+    assert logit_BT[:, 1].sigmoid().allclose(torch.tensor(0.1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_head_receives_gradient_from_its_own_column_only(name: str) -> None:
+    model = stirred(build(name))
+    model(embedding(8), rows(8))[:, 0].sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.head_parameters(0))
+    for other in (1, 2):
+        assert all(p.grad is None or not p.grad.any() for p in model.head_parameters(other))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_generator_gives_the_same_weights_whatever_was_drawn_globally(name: str) -> None:
+    first = build(name)
+    torch.rand(17)
+    second = build(name)
+    for (_, a), (_, b) in zip(first.named_parameters(), second.named_parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_every_file_is_registered() -> None:
+    files = {m.name for m in pkgutil.iter_modules(models.__path__)} - {"base"}
+    assert files == {new.__module__.rsplit(".", 1)[1] for new in MODELS.values()}  # type: ignore[attr-defined]

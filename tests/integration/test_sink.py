@@ -1,0 +1,332 @@
+"""The transactional sink against a real broker: once, whole, by one owner, whatever happens in between."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from stream_mtl.config import Config
+from stream_mtl.errors import BrokerUnavailable, CommitIndefinite, ConfigError, Fenced
+from stream_mtl.kafka.ledger_log import committed_offsets, last_record, read_ledger
+from stream_mtl.kafka.ownership import Place
+from stream_mtl.kafka.publication import Publication, noted_cut
+from stream_mtl.kafka.server import KafkaServer
+from stream_mtl.kafka.sink import TransactionalSink
+from stream_mtl.kafka.topics import ensure_topics
+from tests.publications import publication, read_published
+
+pytestmark = pytest.mark.integration
+ConfigFactory = Callable[..., Config]
+
+
+class Crash(Exception):
+    """Stands for the end of the process at a failpoint."""
+
+
+def crash_at(name: str, cut: int | None = None) -> Callable[[str], None]:
+    def failpoint(here: str) -> None:
+        if here == name:
+            raise Crash(name)
+
+    return failpoint
+
+
+@pytest.fixture
+def config(bootstrap: str, config_for: ConfigFactory) -> Config:
+    made = config_for(bootstrap)
+    ensure_topics(made, retention_ms=-1)
+    return made
+
+
+@pytest.fixture
+def positions(config: Config) -> dict[Place, int]:
+    return {(config.topics.events[0], number): 10 * number for number in range(4)}
+
+
+@pytest.fixture
+def sink(config: Config) -> Iterator[TransactionalSink]:
+    one = TransactionalSink(config, incarnation="first")
+    one.open()
+    yield one
+    one.close()
+
+
+def ledger(config: Config) -> list[bytes]:
+    return [record for _, record in read_ledger(config)]
+
+
+def test_offset_notes_survive_the_transaction(
+    config: Config, sink: TransactionalSink, positions: dict[Place, int]
+) -> None:
+    """Offsets of all owned partitions come back with cut number and incarnation."""
+    sink.commit(publication(12, positions))
+    found = committed_offsets(config)
+    assert {place: offset for place, (offset, _) in found.items()} == positions
+    assert {note for _, note in found.values()} == {"stream-mtl/1 cut=12 by=first"}
+    assert {noted_cut(note) for _, note in found.values()} == {12}
+
+
+def test_an_idle_job_refreshes_its_offsets_without_a_ledger_record(
+    config: Config, sink: TransactionalSink, positions: dict[Place, int]
+) -> None:
+    """Offsets are committed again, nothing else becomes visible."""
+    sink.commit(publication(1, positions))
+    moved = {place: at + 1 for place, at in positions.items()}
+    sink.refresh(1, moved)
+    assert {place: offset for place, (offset, _) in committed_offsets(config).items()} == moved
+    assert ledger(config) == [b"ledger 1 "]
+
+
+def test_a_newer_worker_fences_the_older(
+    config: Config, sink: TransactionalSink, positions: dict[Place, int]
+) -> None:
+    """The older one's next commit raises Fenced, and nothing of it is visible."""
+    sink.commit(publication(1, positions))
+    newer = TransactionalSink(config, incarnation="second")
+    newer.open()
+    with pytest.raises(Fenced, match="another worker"):
+        sink.commit(publication(2, positions, note="older"))
+    with pytest.raises(Fenced, match="fenced before"):
+        sink.commit(publication(2, positions, note="older, once more"))
+    newer.commit(publication(2, positions, note="newer"))
+    newer.close()
+    assert ledger(config) == [b"ledger 1 ", b"ledger 2 newer"]
+    assert len(read_published(config)) == 6
+
+
+@pytest.mark.parametrize("where", ["commit.begin", "commit.produced", "commit.offsets"])
+def test_what_a_crash_left_open_stays_invisible(
+    config: Config, positions: dict[Place, int], where: str
+) -> None:
+    """A crash before the commit leaves no score, dead letter, ledger record or offset; the cut goes out once."""
+    one = publication(1, positions)
+    first = TransactionalSink(config, failpoint=crash_at(where))
+    first.open()
+    with pytest.raises(Crash):
+        first.commit(one)
+    second = TransactionalSink(config)
+    second.open()
+    assert (ledger(config), committed_offsets(config)) == ([], {})
+    second.commit(one)
+    second.close()
+    first.close()
+    assert ledger(config) == [one.ledger]
+    assert len(read_published(config)) == len(one.outputs)
+    assert len(read_published(config, config.topics.dlq)) == 1
+
+
+@pytest.mark.parametrize("where", ["commit.sent", "commit.acknowledged"])
+def test_a_crash_after_the_commit_leaves_the_whole_cut(
+    config: Config, positions: dict[Place, int], where: str
+) -> None:
+    """The next start finds the cut in the ledger, with offsets and scores."""
+    one = publication(1, positions)
+    first = TransactionalSink(config, failpoint=crash_at(where))
+    first.open()
+    with pytest.raises(Crash):
+        first.commit(one)
+    first.close()
+    second = TransactionalSink(config)
+    second.open()
+    assert ledger(config) == [one.ledger]
+    assert len(read_published(config)) == len(one.outputs)
+    assert committed_offsets(config).keys() == positions.keys()
+    second.close()
+
+
+class Faulty:
+    """A producer whose commit fails in a chosen way, once; everything else goes to the real one."""
+
+    def __init__(self, producer: Producer, commit: Callable[[Producer], None]) -> None:
+        self._real, self._commit = producer, commit
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def commit_transaction(self, timeout: float = -1) -> None:
+        self._commit(self._real)
+
+
+def _error(**flags: bool) -> KafkaException:
+    return KafkaException(KafkaError(KafkaError._TIMED_OUT, "made up", **flags))
+
+
+def committed_but_unanswered(producer: Producer) -> None:
+    producer.commit_transaction(-1)
+    raise _error()
+
+
+def never_sent(producer: Producer) -> None:
+    raise _error()
+
+
+def must_abort(producer: Producer) -> None:
+    raise _error(txn_requires_abort=True)
+
+
+def naive_commit(producer: Any, one: Publication, config: Config) -> None:
+    """What many do: when the answer is missing, send again with the same producer."""
+    for _ in range(2):
+        producer.begin_transaction()
+        producer.produce(config.topics.ledger, one.ledger)
+        try:
+            producer.commit_transaction(-1)
+        except KafkaException:
+            producer._commit = lambda real: real.commit_transaction(-1)
+            continue
+        return
+
+
+def test_an_aborted_cut_is_sent_again_with_the_same_content(
+    config: Config, sink: TransactionalSink, positions: dict[Place, int]
+) -> None:
+    """Subscribers see it once; the commit tells that it was aborted before."""
+    sink._producer = Faulty(sink._producer, must_abort)  # type: ignore[assignment,arg-type]
+    original, tries = sink._producer, []
+
+    def once(real: Producer) -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            must_abort(real)
+        real.commit_transaction(-1)
+
+    original._commit = once  # type: ignore[attr-defined]
+    committed = sink.commit(publication(1, positions))
+    assert (committed.aborted, committed.indefinite) == (1, 0)
+    assert ledger(config) == [b"ledger 1 "]
+    assert len(read_published(config)) == 3
+
+
+@pytest.mark.parametrize("fault", [committed_but_unanswered, never_sent])
+def test_an_unknown_outcome_is_settled_by_the_ledger(
+    config: Config,
+    sink: TransactionalSink,
+    positions: dict[Place, int],
+    fault: Callable[[Producer], None],
+) -> None:
+    """Whether the lost answer was a yes or a no, the cut is visible exactly once, and a new producer goes on."""
+    sink.commit(publication(1, positions))
+    sink._producer = Faulty(sink._producer, fault)  # type: ignore[assignment,arg-type]
+    committed = sink.commit(publication(2, positions))
+    assert (committed.indefinite, committed.recreations) == (1, ("indefinite",))
+    assert (committed.ledger_offset, b"ledger 2 ") == last_record(config)
+    sink.commit(publication(3, positions))
+    assert ledger(config) == [b"ledger 1 ", b"ledger 2 ", b"ledger 3 "]
+    assert len(read_published(config)) == 9
+
+
+def test_sending_again_with_the_same_producer_would_double_the_cut(
+    config: Config, sink: TransactionalSink, positions: dict[Place, int]
+) -> None:
+    """The guard above has power: the naive way writes the ledger record twice."""
+    faulty = Faulty(sink._producer, committed_but_unanswered)  # type: ignore[arg-type]
+    one = publication(1, positions)
+    naive_commit(faulty, one, config)
+    assert ledger(config) == [one.ledger, one.ledger]
+
+
+def test_a_suspicious_producer_is_replaced_before_the_next_cut(
+    config: Config, sink: TransactionalSink, positions: dict[Place, int]
+) -> None:
+    """After a lost connection the last commit stands, and the next one comes from a new producer."""
+    sink.commit(publication(1, positions))
+    sink._tripwire._on_error(KafkaError(KafkaError._TRANSPORT))
+    assert sink.commit(publication(2, positions)).recreations == ("disconnect",)
+    assert sink.commit(publication(3, positions)).recreations == ()
+    assert ledger(config) == [b"ledger 1 ", b"ledger 2 ", b"ledger 3 "]
+
+
+def test_a_record_that_the_broker_will_never_take_is_a_configuration_fault(
+    config: Config, sink: TransactionalSink, positions: dict[Place, int]
+) -> None:
+    """It names the remedy instead of sending the same cut for ever, and nothing is visible."""
+    big = publication(1, positions)
+    big.outputs.append(big.outputs[0].__class__("user:big", bytes(2_100_000), 0))  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match=r"max\.message\.bytes"):
+        sink.commit(big)
+    assert (ledger(config), read_published(config)) == ([], [])
+
+
+def test_a_broker_that_hangs_during_a_commit_delays_the_cut_and_nothing_more(
+    own_kafka: KafkaServer, config_for: ConfigFactory
+) -> None:
+    """The broker stands still past the transaction's time-out; afterwards each cut is there once."""
+    config = config_for(own_kafka.bootstrap, kafka={"transaction_timeout_ms": 2_000})
+    ensure_topics(config, retention_ms=-1)
+    positions = {(config.topics.events[0], 0): 0}
+    assert own_kafka.pid is not None
+    pid, hung = own_kafka.pid, []
+
+    def hang(name: str) -> None:
+        if name == "commit.offsets" and not hung:
+            hung.append(1)
+            os.kill(pid, signal.SIGSTOP)
+            threading.Timer(5.0, os.kill, (pid, signal.SIGCONT)).start()
+
+    sink = TransactionalSink(config, failpoint=hang)
+    sink.open()
+    committed = sink.commit(publication(1, positions))
+    assert committed.indefinite >= 1
+    sink.commit(publication(2, positions))
+    sink.close()
+    assert ledger(config) == [b"ledger 1 ", b"ledger 2 "]
+    assert len(read_published(config)) == 6
+
+
+def test_a_killed_broker_delays_the_cut_and_nothing_more(
+    own_kafka: KafkaServer, config_for: ConfigFactory
+) -> None:
+    """kill -9 of the broker inside a transaction, restart: every cut is there once."""
+    config = config_for(own_kafka.bootstrap, kafka={"transaction_timeout_ms": 5_000})
+    ensure_topics(config, retention_ms=-1)
+    positions = {(config.topics.events[0], 0): 0}
+    killed: list[threading.Thread] = []
+
+    def kill(name: str) -> None:
+        if name == "commit.produced" and not killed:
+            own_kafka.kill()
+            killed.append(threading.Thread(target=own_kafka.start))
+            killed[0].start()
+
+    sink = TransactionalSink(config, failpoint=kill)
+    sink.open()
+    sink.commit(publication(1, positions))
+    sink.commit(publication(2, positions))
+    sink.close()
+    killed[0].join()
+    assert ledger(config) == [b"ledger 1 ", b"ledger 2 "]
+    assert len(read_published(config)) == 6
+
+
+def test_an_absent_broker_is_named_after_patience(config_for: ConfigFactory) -> None:
+    """Opening against a closed port ends with the address and what to look at."""
+    sink = TransactionalSink(config_for("127.0.0.1:1"), patience_s=0.1)
+    with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:1.*is the broker up"):
+        sink.open()
+
+
+def test_stopping_while_the_outcome_is_open_says_so(
+    own_kafka: KafkaServer, config_for: ConfigFactory
+) -> None:
+    """A stop ends the wait for an absent broker with CommitIndefinite; the next start asks the ledger."""
+    config = config_for(own_kafka.bootstrap, kafka={"transaction_timeout_ms": 2_000})
+    ensure_topics(config, retention_ms=-1)
+
+    def kill(name: str) -> None:
+        if name == "commit.offsets":
+            own_kafka.kill()
+
+    stopping = threading.Event()
+    sink = TransactionalSink(config, failpoint=kill, stop=stopping.is_set)
+    sink.open()
+    timer = threading.Timer(1.0, stopping.set)
+    timer.start()
+    with pytest.raises(CommitIndefinite, match="next start"):
+        sink.commit(publication(1, {(config.topics.events[0], 0): 0}))
+    sink.close()

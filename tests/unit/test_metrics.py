@@ -1,0 +1,203 @@
+"""The Prometheus metrics."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from stream_mtl.config import Config
+from stream_mtl.cut import CutResult, Output, Record, Reject
+from stream_mtl.metrics import MAX_PARTITIONS, METRICS, Metrics
+from workers.observer import CheckpointFacts, CutFacts
+from workers.watch import Health, Watch
+
+PINNED = {
+    "assigned_partitions": (),
+    "breaker_open": (),
+    "build_info": ("kind",),
+    "calibration_ratio": ("task",),
+    "checkpoint_disk_free_bytes": (),
+    "checkpoint_duration_seconds": ("phase",),
+    "checkpoint_failures": ("reason",),
+    "checkpoint_size_bytes": (),
+    "commit_duration_seconds": (),
+    "commits": ("result",),
+    "consumer_lag_records": ("topic", "partition"),
+    "digest_mismatches": (),
+    "dlq_records": ("reason",),
+    "event_time_lag_seconds": (),
+    "events_consumed": ("topic", "kind"),
+    "events_deduplicated": (),
+    "events_rejected": ("reason",),
+    "fenced": (),
+    "forgetting": ("task",),
+    "gap_records": ("topic",),
+    "grad_norm": (),
+    "labels_joined": ("task", "result"),
+    "last_checkpoint_timestamp_seconds": (),
+    "last_commit_timestamp_seconds": (),
+    "ledger_sequence": (),
+    "loss": ("task",),
+    "nonfinite_batches": (),
+    "prequential_auc": ("task", "window"),
+    "prequential_normalized_entropy": ("task", "window"),
+    "producer_recreations": ("reason",),
+    "rehearsal_ratio": (),
+    "replay_memory_rows": ("task",),
+    "restore_duration_seconds": (),
+    "rollforward_cuts": (),
+    "rollforward_distance_cuts": (),
+    "rollforward_remaining_cuts": (),
+    "score_staleness_seconds": (),
+    "scores_published": (),
+    "source_idle_seconds": (),
+    "task_weight": ("task",),
+    "train_step_duration_seconds": (),
+    "train_steps": ("task",),
+    "transaction_open_seconds": (),
+}
+Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def _series(metrics: Metrics) -> Series:
+    families = text_string_to_metric_families(metrics.render().decode())
+    return {(s.name, frozenset(s.labels.items())): s.value for f in families for s in f.samples}
+
+
+def _value(metrics: Metrics, name: str, **labels: str) -> float:
+    return _series(metrics)[f"stream_mtl_{name}", frozenset(labels.items())]
+
+
+def _watch(config: Config | None = None) -> tuple[Metrics, Health, Watch]:
+    metrics, health = Metrics(config or Config(), CollectorRegistry()), Health()
+    return metrics, health, Watch(metrics, health)
+
+
+def _cut(number: int = 0, **more: object) -> CutResult:
+    fields: dict[str, object] = {
+        "outputs": (),
+        "rejects": (),
+        "counts": {},
+        "outputs_digest": "",
+        "digest": "",
+        "event_time": 0,
+        **more,
+    }
+    return CutResult(number=number, **fields)  # type: ignore[arg-type]
+
+
+def test_the_list_of_metrics_and_labels_is_pinned() -> None:
+    """Dashboards and alerts build on it: a change is to be seen in review."""
+    assert {name: labels for name, (_, _, labels, _) in METRICS.items()} == PINNED
+
+
+def test_labels_come_from_the_closed_list_only() -> None:
+    allowed = {
+        "task",
+        "topic",
+        "partition",
+        "kind",
+        "result",
+        "reason",
+        "phase",
+        "window",
+        "domain",
+        "group",
+    }
+    assert {label for labels in PINNED.values() for label in labels} <= allowed
+
+
+def test_a_worker_of_usual_size_has_at_most_500_series() -> None:
+    """4 tasks, 3 topics of 12 partitions."""
+    tasks = {name: {"kind": "binary"} for name in "abcd"}
+    metrics, _, _ = _watch(Config.model_validate({"tasks": tasks}))
+    metrics.own([(topic, n) for topic in ("shop.events", "x", "y") for n in range(12)])
+    assert len(_series(metrics)) <= 500
+
+
+def test_counters_are_there_with_0_before_anything_happened() -> None:
+    """Otherwise the first failure is invisible to a rate."""
+    metrics, _, _ = _watch()
+    assert _value(metrics, "commits_total", result="indefinite") == 0
+    assert _value(metrics, "events_rejected_total", reason="not_json") == 0
+    assert _value(metrics, "forgetting", task="purchase") == 0
+    assert not [name for name, _ in _series(metrics) if name.endswith("_created")]
+
+
+def test_many_partitions_share_one_series_a_topic() -> None:
+    metrics, _, _ = _watch()
+    metrics.own([("shop.events", n) for n in range(MAX_PARTITIONS + 1)])
+    metrics.lag({("shop.events", 3): 7, ("shop.events", 4): 9})
+    assert _value(metrics, "consumer_lag_records", topic="shop.events", partition="all") == 9
+    assert (
+        len([1 for name, _ in _series(metrics) if name == "stream_mtl_consumer_lag_records"]) == 1
+    )
+
+
+def test_a_committed_cut_is_counted() -> None:
+    metrics, _, watch = _watch()
+    watch.phase("running", partitions="shop.events-0,shop.events-1")
+    record = Record("shop.events", 0, 1, None, b"{")
+    result = _cut(
+        7,
+        outputs=(Output("user:u", b"{}", 5), Output("user:v", None, 5)),
+        rejects=(Reject(record, "not_json", "serde"),),
+        counts={"events": 3, "duplicates": 1},
+        event_time=5,
+    )
+    quality = {"click": {"labels": 10, "positives": 2, "auc": 0.7, "forgetting": None}}
+    watch.cut(
+        result,
+        CutFacts(
+            step_seconds=0.1,
+            records={"shop.events": 3},
+            lag={("shop.events", 1): 4},
+            quality=lambda: quality,
+        ),
+    )
+    expected: list[tuple[str, dict[str, str], float]] = [
+        ("events_consumed_total", {"topic": "shop.events", "kind": "event"}, 3),
+        ("events_rejected_total", {"reason": "not_json"}, 1),
+        ("dlq_records_total", {"reason": "not_json"}, 1),
+        ("events_deduplicated_total", {}, 1),
+        ("scores_published_total", {}, 1),
+        ("commits_total", {"result": "committed"}, 1),
+        ("ledger_sequence", {}, 7),
+        ("consumer_lag_records", {"topic": "shop.events", "partition": "1"}, 4),
+        ("labels_joined_total", {"task": "click", "result": "negative"}, 8),
+        ("prequential_auc", {"task": "click", "window": "lifetime"}, 0.7),
+        ("assigned_partitions", {}, 2),
+    ]
+    for name, labels, value in expected:
+        assert _value(metrics, name, **labels) == value, name
+
+
+def test_a_cut_that_is_rolled_forward_publishes_nothing() -> None:
+    """Roll-forward has its own counter: nothing was committed."""
+    metrics, _, watch = _watch()
+    watch.cut(_cut(outputs=(Output("user:u", b"{}", 5),)), CutFacts(step_seconds=0, replayed=True))
+    assert _value(metrics, "rollforward_cuts_total") == 1
+    assert _value(metrics, "scores_published_total") == 0
+    assert _value(metrics, "commits_total", result="committed") == 0
+
+
+def test_the_distance_to_the_checkpoint_is_what_a_restart_replays() -> None:
+    metrics, _, watch = _watch()
+    watch.checkpoint(CheckpointFacts(cut=3, size_bytes=10))
+    watch.cut(_cut(8), CutFacts(step_seconds=0))
+    assert _value(metrics, "rollforward_distance_cuts") == 5
+
+
+def test_an_unforeseen_reason_counts_as_other() -> None:
+    """Label sets are closed, whatever an error says."""
+    metrics, _, watch = _watch()
+    watch.checkpoint(CheckpointFacts(cut=1, failure="the moon"))
+    watch.trouble("producer_recreated", reason="the moon")
+    assert _value(metrics, "checkpoint_failures_total", reason="other") == 1
+    assert _value(metrics, "producer_recreations_total", reason="other") == 1
+
+
+@pytest.mark.parametrize("metric,labels", sorted(PINNED.items()))
+def test_every_metric_has_help(metric: str, labels: tuple[str, ...]) -> None:
+    assert METRICS[metric][1]

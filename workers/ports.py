@@ -1,0 +1,125 @@
+"""All that a trainer touches outside itself, in one value: Kafka in a worker, memory in a test."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from schemas.scores import TopicIdentity
+from stream_mtl.checkpoint_writer import Joinable, thread
+from stream_mtl.config import Config
+from stream_mtl.cut import Cut, Range, Record
+from stream_mtl.failpoints import Failpoint
+from stream_mtl.kafka.publication import Committed, Publication
+from stream_mtl.ledger import Partition
+from stream_mtl.recovery import Fold
+
+Stopped = Callable[[], bool]
+
+
+class Model(Fold, Protocol):
+    """A fold that can also tell how it is doing."""
+
+    @property
+    def reports(self) -> Sequence[Any]: ...
+
+    def quality(self) -> Mapping[str, Mapping[str, object]]: ...
+
+    def summary(self) -> dict[str, Any]: ...
+
+
+class Log(Protocol):
+    """Where cuts come from: `stream_mtl.kafka.source.Source`."""
+
+    @property
+    def positions(self) -> dict[Partition, int]: ...
+
+    @property
+    def at_end(self) -> bool: ...
+
+    @property
+    def gap_records(self) -> dict[str, int]: ...
+
+    def open(self, positions: Mapping[Partition, int]) -> None: ...
+    def next_cut(self, number: int, stop: Stopped = ...) -> Cut | None: ...
+    def read(self, ranges: Sequence[Range]) -> Sequence[Record]: ...
+    def heartbeat(self) -> AbstractContextManager[None]: ...
+    def lag(self) -> dict[Partition, int]: ...
+    def close(self) -> None: ...
+
+
+class Sink(Protocol):
+    """Where commits go: `stream_mtl.kafka.sink` and `plain_sink`."""
+
+    delivery: str
+
+    def open(self) -> None: ...
+    def commit(self, publication: Publication) -> Committed: ...
+    def refresh(self, cut_number: int, positions: Mapping[Partition, int]) -> None: ...
+    def close(self) -> None: ...
+
+
+class RepublishingSink(Sink, Protocol):
+    def republish(self, publication: Publication, ledger_offset: int) -> Committed: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    source: Log
+    sink: Sink
+    prepare: Callable[[], Mapping[str, TopicIdentity]]  # creates what is missing
+    cluster: Callable[[], str]
+    last_record: Callable[[], tuple[int, bytes] | None]
+    read_ledger: Callable[[int | None], list[tuple[int, bytes]]]
+    committed_offsets: Callable[[], Mapping[Partition, int]]
+    build: Callable[[str], Model]  # by lineage
+    environment: Mapping[str, str]
+    failpoint: Failpoint
+    clock: Callable[[], int]  # wall time, ms
+    elapsed: Callable[[], float]  # monotonic, s
+    spawn: Callable[[Callable[[], None]], Joinable] = thread
+
+
+def wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def kafka_ports(config: Config, incarnation: str, stop: Stopped, failpoint: Failpoint) -> Ports:
+    """The real ones. Creates clients, asks the broker nothing yet."""
+    from stream_mtl import build
+    from stream_mtl.composition import choose_device
+    from stream_mtl.environment import environment
+    from stream_mtl.kafka import ledger_log, topics
+    from stream_mtl.kafka.plain_sink import AtLeastOnceSink
+    from stream_mtl.kafka.sink import TransactionalSink
+    from stream_mtl.kafka.source import Source
+
+    def prepare() -> Mapping[str, TopicIdentity]:
+        topics.ensure_topics(config)
+        return topics.identities(config)
+
+    def committed() -> Mapping[Partition, int]:
+        found = ledger_log.committed_offsets(config)
+        return {place: offset for place, (offset, _) in found.items()}
+
+    exactly = config.kafka.delivery == "exactly_once"
+    sink = TransactionalSink if exactly else AtLeastOnceSink
+    return Ports(
+        source=Source(config, wall_ms),
+        sink=sink(config, incarnation, failpoint, stop),
+        prepare=prepare,
+        cluster=lambda: topics.cluster_id(config),
+        last_record=lambda: ledger_log.last_record(config),
+        read_ledger=lambda offset: ledger_log.read_ledger(config, offset),
+        committed_offsets=committed,
+        build=lambda lineage: build(config, lineage),
+        environment=environment(
+            choose_device(config.device).type, config.threads, config.source.ranks
+        ),
+        failpoint=failpoint,
+        clock=wall_ms,
+        elapsed=time.monotonic,
+    )

@@ -1,0 +1,245 @@
+"""How a trainer starts, up to the moment when it may read live. The order is the safety.
+
+1. the lock on the state folder is held (the caller's)
+2. topics exist, their ids are known
+3. the ledger's last record: does another instance live?
+4. open the sink: ends what an earlier producer left pending, and fences it
+5. the ledger again: only now nothing can be added to it by others
+6. refuse what cannot be continued: other app, config, environment, topics, offsets
+7. newest good checkpoint, silent roll-forward, digests compared
+8. at_least_once: publish the last cut again when its offsets were not committed
+9. where a lineage begins: its ledger record, and a checkpoint before anything else
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from schemas.scores import TopicIdentity
+from stream_mtl.checkpoint import CheckpointStore
+from stream_mtl.config import Config, fold_hash
+from stream_mtl.cut import Cut, CutResult
+from stream_mtl.deadletters import dead_letter
+from stream_mtl.environment import code_fingerprint
+from stream_mtl.errors import ForeignState, RollForwardMismatch
+from stream_mtl.kafka.publication import Publication
+from stream_mtl.ledger import Context, Durable, Entry, Positions, decode, encode_lineage
+from stream_mtl.recovery import (
+    COLD_START,
+    NEW_CODE,
+    TOPICS_RECREATED,
+    Start,
+    find_start,
+    offsets_pending,
+    refuse_foreign,
+    restore,
+    roll_forward,
+)
+from workers.instance import Instance, refuse_second
+from workers.known_config import changed_keys
+from workers.observer import CutFacts, Observer
+from workers.ports import Model, Ports, RepublishingSink
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerOptions:
+    until_idle: bool = False
+    take_over: bool = False
+    new_lineage: bool = False
+    cold_start: bool = False
+    accept_topic_recreation: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The state after the last committed cut, and what goes into the next record."""
+
+    fold: Model
+    context: Context
+    cluster: str
+    last: Entry | None
+    durable: Durable | None
+    saved_hash: str  # of the ledger record whose state a checkpoint holds; "" without one
+    checkpoint_due: bool  # a lineage began: nothing may be read before a checkpoint holds it
+
+
+def start(
+    config: Config,
+    options: TrainerOptions,
+    ports: Ports,
+    instance: Instance,
+    store: CheckpointStore,
+    observer: Observer,
+) -> Ready:
+    """Steps 2 to 9, without the checkpoint. Raises what `stream_mtl.errors` says of each refusal."""
+    observer.phase("starting")
+    topics = ports.prepare()  # 2
+    refuse_second(_last(ports), instance.id, ports.clock(), options.take_over)  # 3
+    ports.sink.open()  # 4
+    last = _last(ports)  # 5
+    context = Context(
+        app=config.app,
+        lineage=last.record.lineage if last else _lineage_id(),
+        instance=instance.id,
+        topic_ids=topics,
+        config_hash=fold_hash(config),
+        code=code_fingerprint(),
+        environment=ports.environment,
+    )
+    cluster = ports.cluster()
+    store.sweep()
+    if last is None:
+        return _first(options, ports, store, context, cluster)
+    hint = "; ".join(changed_keys(Path(config.state), config)[:5])
+    refuse_foreign(last.record, context, options.new_lineage, hint)  # 6
+    return _Recovery(config, options, ports, store, observer, context, cluster, last).run()
+
+
+def _last(ports: Ports) -> Entry | None:
+    found = ports.last_record()
+    return decode(found[1], found[0]) if found else None
+
+
+def _lineage_id() -> str:
+    return secrets.token_hex(4)
+
+
+def _first(
+    options: TrainerOptions, ports: Ports, store: CheckpointStore, context: Context, cluster: str
+) -> Ready:
+    """An empty ledger: nothing was ever committed here."""
+    known = store.list()
+    if known and not options.cold_start:
+        raise ForeignState(
+            f"the ledger is empty, but the state folder has {known[0].name}: another broker, or the ledger "
+            "topic was deleted. Check the bootstrap address, give --state a new folder, or use --cold-start"
+        )
+    fold = ports.build(context.lineage)
+    ports.source.open({})
+    return Ready(fold, context, cluster, None, None, "", False)
+
+
+@dataclass(slots=True)
+class _Recovery:
+    """A start with a ledger that has a last record."""
+
+    config: Config
+    options: TrainerOptions
+    ports: Ports
+    store: CheckpointStore
+    observer: Observer
+    context: Context
+    cluster: str
+    last: Entry
+
+    def run(self) -> Ready:
+        recreated = self._recreated(self.context.topic_ids)
+        pending = not recreated and self._pending()
+        began = self.ports.elapsed()
+        found = find_start(
+            self.store,
+            lambda offset: [decode(raw, at) for at, raw in self.ports.read_ledger(offset)],
+            self.cluster,
+            self.context,
+            self.options.cold_start,
+        )  # 7
+        for reason in found.refused:
+            self.observer.trouble("checkpoint_refused", why=reason)
+        self.observer.phase("restoring", checkpoint=found.name, cut=self.last.cut)
+        fold = self.ports.build(self.last.record.lineage)
+        restore(fold, found)
+        positions = {
+            place: at for place, at in self.last.positions.items() if place[0] not in recreated
+        }
+        self.ports.source.open(positions)
+        if not recreated:
+            self._roll_forward(fold, found, pending)
+        seconds = self.ports.elapsed() - began
+        self.observer.phase("restored", cut=self.last.cut, seconds=seconds)
+        saved_hash = found.manifest.identity.ledger_hash if found.manifest else ""
+        ready = Ready(
+            fold=fold,
+            context=self.context,
+            cluster=self.cluster,
+            last=self.last,
+            durable=found.durable,
+            saved_hash=saved_hash,
+            checkpoint_due=found.lineage_began,
+        )
+        reason = self._reason(found, recreated)
+        return self._new_lineage(ready, reason) if reason else ready
+
+    def _recreated(self, topics: Mapping[str, TopicIdentity]) -> set[str]:
+        """Topics that were created anew since the last record; TopicChanged unless that is accepted."""
+        from stream_mtl.kafka.topics import check_identities
+
+        before = self.last.record.topic_ids
+        anew = {
+            name
+            for name, old in before.items()
+            if name in topics and old.id and topics[name].id and topics[name].id != old.id
+        }
+        if anew and self.options.accept_topic_recreation:
+            before = {name: old for name, old in before.items() if name not in anew}
+        check_identities(before, topics)
+        return anew
+
+    def _pending(self) -> bool:
+        at_least_once = self.ports.sink.delivery == "at_least_once"
+        return offsets_pending(self.last, self.ports.committed_offsets(), at_least_once)
+
+    def _roll_forward(self, fold: Model, found: Start, pending: bool) -> None:
+        """Silent, but for the last cut at at_least_once when its outputs may be missing (8)."""
+        total = len(found.cuts)
+        self.observer.phase("rolling_forward", remaining=total, done=0)
+        compare = not self.options.new_lineage
+        began = self.ports.elapsed()
+        replayed = roll_forward(fold, found, self.ports.source.read, compare, self.ports.failpoint)
+        try:
+            for done, one in enumerate(replayed, 1):
+                ended = self.ports.elapsed()
+                facts = CutFacts(step_seconds=ended - began, replayed=True)
+                self.observer.cut(one.result, facts)
+                self.observer.phase("rolling_forward", remaining=total - done, done=done)
+                if pending and one.entry.hash == self.last.hash:
+                    publication = publication_of(self.config, one.cut, one.result, one.entry.raw)
+                    sink = cast(RepublishingSink, self.ports.sink)
+                    sink.republish(publication, one.entry.offset)
+                began = self.ports.elapsed()
+        except RollForwardMismatch:
+            self.observer.trouble("digest_mismatch")
+            raise
+
+    def _reason(self, found: Start, recreated: set[str]) -> str:
+        """Why a new lineage begins at this start; "" when the old one goes on."""
+        if found.cold:
+            return COLD_START
+        if recreated:
+            return TOPICS_RECREATED
+        return NEW_CODE if self.options.new_lineage else ""
+
+    def _new_lineage(self, ready: Ready, reason: str) -> Ready:
+        """Step 9: the record. It reads nothing and publishes nothing."""
+        context = replace(self.context, lineage=_lineage_id())
+        positions = self.ports.source.positions
+        now = self.ports.clock()
+        raw = encode_lineage(context, self.last, positions, now, reason)
+        nothing = Cut(self.last.cut, (), (), now)
+        committed = self.ports.sink.commit(Publication(nothing, (), (), raw, positions))
+        ready.fold.lineage = context.lineage
+        last = decode(raw, committed.ledger_offset)
+        return replace(ready, context=context, last=last, durable=None, checkpoint_due=True)
+
+
+def publication_of(config: Config, cut: Cut, result: CutResult, ledger: bytes) -> Publication:
+    """All that becomes visible with a cut, offsets of idle partitions included."""
+    letters = [
+        dead_letter(reject, cut.number, config.app, config.source.rank, config.dlq)
+        for reject in result.rejects
+    ]
+    positions: Positions = {(r.topic, r.partition): r.stop for r in cut.ranges}
+    return Publication(cut, result.outputs, letters, ledger, positions)

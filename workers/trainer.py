@@ -1,0 +1,309 @@
+"""The trainer: start, then cut, step, commit, now and then a checkpoint, until told to stop.
+
+A cut is visible as a whole or not at all; a checkpoint is always of a committed cut. So the process may
+die at any moment, and the next start goes on from the ledger.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from stream_mtl.checkpoint import CheckpointStore
+from stream_mtl.checkpoint_writer import BackgroundWriter, Written
+from stream_mtl.config import Config
+from stream_mtl.cut import Cut, CutResult
+from stream_mtl.deadletters import Breaker
+from stream_mtl.errors import BrokerUnavailable, ConfigError, Fenced, StorageError
+from stream_mtl.failpoints import Failpoint
+from stream_mtl.kafka.publication import Committed
+from stream_mtl.ledger import Durable, decode, encode_cut
+from stream_mtl.manifest import Identity, Topic
+from workers.failpoint import VARIABLE, armed
+from workers.instance import Instance, InstanceLock
+from workers.known_config import remember
+from workers.observer import CheckpointFacts, CutFacts, Observer
+from workers.ports import Ports, Stopped, kafka_ports
+from workers.startup import Ready, TrainerOptions, publication_of, start
+
+_REFRESH_S = 3_000.0  # an idle job's offsets: at least hourly
+_RETRY_S = 2.0
+_SHUTDOWN_S = 600.0  # of the last checkpoint; a grace period ends it earlier
+
+Connect = Callable[[Config, str, Stopped, Failpoint], Ports]
+
+
+class StopFlag(Protocol):
+    """`threading.Event`, or `workers.stop.Stop`."""
+
+    def is_set(self) -> bool: ...
+    def wait(self, timeout: float | None = None) -> bool: ...
+
+
+def run_trainer(
+    config: Config,
+    options: TrainerOptions,
+    stop: StopFlag,
+    observer: Observer,
+    connect: Connect = kafka_ports,
+) -> dict[str, Any]:
+    """Run until `stop`, or with `until_idle` to the end of the input; returns the summary object.
+
+    Raises what `stream_mtl.errors` says; the exit code is the error's. Without `until_idle` a broker
+    that is away at the start is waited for.
+    """
+    folder = Path(config.state)
+    failpoint = armed(os.environ.get(VARIABLE, ""))
+    with InstanceLock(folder) as instance:
+        store = CheckpointStore(
+            folder / "checkpoints", config.checkpoint.keep, config.checkpoint.keep_hours, failpoint
+        )
+        while True:
+            ports = connect(config, instance.incarnation, stop.is_set, failpoint)
+            try:
+                return Trainer(config, options, stop, observer, ports, instance, store).run()
+            except BrokerUnavailable:
+                if options.until_idle or stop.is_set():
+                    raise
+                observer.tick()
+            except Fenced:
+                observer.trouble("fenced")
+                raise
+            finally:
+                ports.source.close()
+                ports.sink.close()
+            stop.wait(_RETRY_S)
+
+
+class Trainer:
+    """One run, from a start to its end. All but the writing of checkpoints is on one thread."""
+
+    def __init__(
+        self,
+        config: Config,
+        options: TrainerOptions,
+        stop: StopFlag,
+        observer: Observer,
+        ports: Ports,
+        instance: Instance,
+        store: CheckpointStore,
+    ) -> None:
+        self._config, self._options, self._stop = config, options, stop
+        self._observer, self._ports, self._instance, self._store = observer, ports, instance, store
+        self._writer = BackgroundWriter(store, ports.failpoint, ports.spawn)
+        self._breaker = Breaker(config.dlq)
+        self._gaps: Counter[str] = Counter()
+        self._began = ports.elapsed()
+        self._events = 0
+        self._first_score: float | None = None
+        self._prune_due = False
+
+    def run(self) -> dict[str, Any]:
+        ready = start(
+            self._config, self._options, self._ports, self._instance, self._store, self._observer
+        )
+        self._take_up(ready)
+        partitions = ",".join(f"{topic}-{number}" for topic, number in self._ports.source.positions)
+        self._observer.phase("running", partitions=partitions)
+        running = self._ports.elapsed()
+        self._loop()
+        seconds = self._ports.elapsed() - running
+        self._observer.phase("draining")
+        self._last_checkpoint()
+        return self._finish(seconds)
+
+    def _take_up(self, ready: Ready) -> None:
+        self._fold, self._context, self._cluster = ready.fold, ready.context, ready.cluster
+        self._last, self._durable = ready.last, ready.durable
+        self._saved_hash = ready.saved_hash  # of the record whose state the writer was given last
+        remember(Path(self._config.state), self._config)
+        self._saved_at = self._committed_at = self._ports.elapsed()
+        if ready.checkpoint_due:
+            self._last_checkpoint()
+
+    # ---- the loop
+
+    def _loop(self) -> None:
+        while not self._stop.is_set():
+            self._observer.tick()
+            self._note_written()
+            if self._options.until_idle and self._ports.source.at_end:
+                return
+            if self._breaker.open:
+                self._hold()
+                continue
+            number = 0 if self._last is None else self._last.cut + 1
+            cut = self._ports.source.next_cut(number, self._stop.is_set)
+            if cut is None:
+                self._refresh()
+                continue
+            self._ports.failpoint("cut.frozen")
+            self._fold_and_commit(cut)
+            self._maybe_checkpoint()
+
+    def _fold_and_commit(self, cut: Cut) -> None:
+        """The one order that is right: fold, commit, and only then anything that relies on it."""
+        began = self._ports.elapsed()
+        with self._ports.source.heartbeat():
+            result = self._fold.step(cut)
+            self._ports.failpoint("step.done")
+            seconds = self._ports.elapsed() - began
+            previous = self._last.hash if self._last else ""
+            raw = encode_cut(self._context, previous, cut, result, self._durable)
+            committed = self._ports.sink.commit(publication_of(self._config, cut, result, raw))
+        self._last = decode(raw, committed.ledger_offset)
+        self._committed_at = self._ports.elapsed()
+        self._tell(cut, result, seconds, committed)
+        self._prune()
+
+    def _refresh(self) -> None:
+        """Committed offsets expire, so an idle job commits them again now and then."""
+        if self._last is None or self._ports.elapsed() - self._committed_at < _REFRESH_S:
+            return
+        self._ports.sink.refresh(self._last.cut, self._ports.source.positions)
+        self._committed_at = self._ports.elapsed()
+
+    def _hold(self) -> None:
+        """The breaker is open: alive, not ready, reading nothing. A person restarts when it is mended."""
+        if self._options.until_idle:
+            raise ConfigError(
+                f"more than {self._config.dlq.breaker_share:.0%} of the last {self._config.dlq.breaker_window} "
+                "records were refused: a broken producer. `dlq ls` names the reasons; mend it, or raise "
+                "dlq.breaker_share"
+            )
+        with self._ports.source.heartbeat():
+            self._stop.wait(1.0)
+
+    def _tell(self, cut: Cut, result: CutResult, seconds: float, committed: Committed) -> None:
+        """Everything an observer wants to know of a committed cut."""
+        self._events += len(cut.records)
+        if self._first_score is None and result.outputs:
+            self._first_score = self._ports.elapsed() - self._began
+        facts = CutFacts(
+            step_seconds=seconds,
+            commit_seconds=committed.seconds,
+            open_seconds=committed.open_seconds,
+            records=Counter(record.topic for record in cut.records),
+            lag=self._ports.source.lag(),
+            reports=self._fold.reports,
+            quality=self._fold.quality,
+        )
+        self._observer.cut(result, facts)
+        for _ in range(committed.aborted):
+            self._observer.trouble("commit_aborted")
+        for _ in range(committed.indefinite):
+            self._observer.trouble("commit_indefinite")
+        for reason in committed.recreations:
+            self._observer.trouble("producer_recreated", reason=reason)
+        gaps = Counter(self._ports.source.gap_records)
+        for topic, records in (gaps - self._gaps).items():
+            self._observer.trouble("gap", topic=topic, records=records)
+        self._gaps = gaps
+        if self._breaker.feed(len(cut.records), len(result.rejects)):
+            self._observer.trouble("breaker", open=1)
+
+    # ---- checkpoints
+
+    def _maybe_checkpoint(self) -> None:
+        if self._ports.elapsed() - self._saved_at >= self._config.checkpoint.interval_s:
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        """Hand the committed state to the writer; still busy means this one is left out."""
+        assert self._last is not None
+        self._saved_at = self._ports.elapsed()
+        began = self._writer.start(
+            self._fold.state(), self._identity(), self._instance.incarnation, self._ports.clock()
+        )
+        if began:
+            self._saved_hash = self._last.hash
+        else:
+            self._observer.checkpoint(CheckpointFacts(self._last.cut, failure="busy"))
+
+    def _identity(self) -> Identity:
+        assert self._last is not None
+        record = self._last.record
+        return Identity(
+            cluster=self._cluster,
+            app=self._context.app,
+            job="trainer",
+            lineage=self._context.lineage,
+            cut=record.cut,
+            ledger_hash=self._last.hash,
+            ledger_offset=self._last.offset,
+            positions={topic: dict(offsets) for topic, offsets in record.positions.items()},
+            topic_ids={
+                name: Topic(id=one.id, partitions=one.partitions)
+                for name, one in self._context.topic_ids.items()
+            },
+            fold_version=self._context.fold_version,
+            config_hash=self._context.config_hash,
+            code=self._context.code,
+            environment=dict(self._context.environment),
+        )
+
+    def _note_written(self) -> None:
+        for written in self._writer.take():
+            self._observer.checkpoint(_facts(written))
+            self._observer.trouble("disk", free=self._store.free_bytes())
+            if written.saved is not None:
+                name, digest = written.saved.info.name, written.saved.manifest.state_digest
+                self._durable = Durable(name, written.cut, digest)
+                self._prune_due = True
+            elif self._last is not None and self._saved_hash:
+                self._saved_hash = ""  # the state is not durable: a shutdown tries again
+
+    def _prune(self) -> None:
+        """Only here, after an own commit that is later than the checkpoint: a fenced worker has none."""
+        if not self._prune_due or self._last is None:
+            return
+        self._prune_due = False
+        try:
+            self._store.prune(self._last.cut, self._ports.clock())
+        except StorageError:
+            self._observer.checkpoint(CheckpointFacts(self._last.cut, failure="write"))
+
+    def _last_checkpoint(self) -> None:
+        """Wait for the write under way, then save the last cut unless that was it. Raises StorageError."""
+        self._writer.wait(_SHUTDOWN_S)
+        self._note_written()
+        if self._last is None or self._saved_hash == self._last.hash:
+            return
+        self._checkpoint()
+        self._writer.wait(_SHUTDOWN_S)
+        self._note_written()
+        if self._saved_hash != self._last.hash:
+            raise self._writer.last_error or StorageError(
+                f"the checkpoint of cut {self._last.cut} was not written within {_SHUTDOWN_S:.0f} s"
+            )
+
+    # ---- the end
+
+    def _finish(self, seconds: float) -> dict[str, Any]:
+        summary: dict[str, Any] = {
+            "delivery": self._ports.sink.delivery,
+            **self._fold.summary(),
+            "first_score_seconds": self._first_score,
+            "events_per_second": self._events / seconds if seconds > 0 else 0.0,
+            "lineage": self._context.lineage,
+            "last_cut": -1 if self._last is None else self._last.cut,
+        }
+        self._observer.summary(summary)
+        self._observer.phase("stopped", reason="stopped" if self._stop.is_set() else "idle")
+        return summary
+
+
+def _facts(written: Written) -> CheckpointFacts:
+    if written.saved is None:
+        return CheckpointFacts(written.cut, failure=written.reason)
+    return CheckpointFacts(
+        cut=written.cut,
+        name=written.saved.info.name,
+        size_bytes=written.saved.manifest.size,
+        snapshot_seconds=written.snapshot_seconds,
+        write_seconds=written.saved.write_seconds,
+        fsync_seconds=written.saved.fsync_seconds,
+    )
