@@ -116,8 +116,8 @@ class Description:
         salted_BF = hash_BF + (np.arange(len(SPARSE)) << 56)
         return np.where(hash_BF != 0, mix64(salted_BF) % (self.table_rows - 1) + 1, 0)
 
-    def dense(self, view: Viewpoint, pairs: Pairs) -> Array:
-        """float32 [B, D]"""
+    def dense(self, view: Viewpoint, pairs: Pairs, cosine_BT: Array) -> Array:
+        """float32 [B, D]; `cosine_BT` comes from `cosines`."""
         out_BD = np.empty((len(pairs.row_B), len(DENSE)), np.float32)
         columns = (
             *self._item(pairs),
@@ -126,7 +126,7 @@ class Description:
             *self._own(view, pairs),
             *self._alike(view, pairs),
             *self._query(pairs),
-            *self._text(view, pairs),
+            *self._text(pairs, cosine_BT),
         )
         for d, column_B in enumerate(columns):
             out_BD[:, d] = column_B
@@ -198,7 +198,7 @@ class Description:
             np.log1p(linked(items.covisits, last_U, row_B, item_B)),
             3 * total_B / (of_all_U[row_B] + 1.0),
             np.log1p(10 * total_B / (demand_B + 5.0)),
-            np.log1p(linked(items.transitions, last_U, row_B, item_B)),
+            np.log1p(view.follows.to(row_B, np.maximum(item_B, 0)) * (item_B >= 0)),
             np.log1p(linked(items.transitions, before_U, row_B, item_B)),
         ]
 
@@ -253,12 +253,10 @@ class Description:
         answers_B = (match_BW * weight_BW).sum(1)
         return [asked_B, np.log1p(answers_B), 3 * answers_B / (weight_BW.sum(1) + 1.0)]
 
-    def _text(self, view: Viewpoint, pairs: Pairs) -> list[Array]:
+    def _text(self, pairs: Pairs, cosine_BT: Array) -> list[Array]:
         """Cosines of the title with the user's tastes and with the query, doubled."""
-        cosine_BT = 2 * self.cosines(view, pairs)
-        if not self.shop.text_dim:
-            return [*cosine_BT.T[:4], np.zeros(len(pairs.row_B))]
-        return [*cosine_BT.T[:4], ~self.shop.items.columns.vector[pairs.item_B, 0].astype(bool)]
+        untitled_B = ~self.shop.items.columns.titled[pairs.item_B] | (pairs.item_B < 0)
+        return [*(2 * cosine_BT.T[:4]), untitled_B * bool(self.shop.text_dim)]
 
     def cosines(self, view: Viewpoint, pairs: Pairs) -> Array:
         """float32 [B, 5]: last title, mean of five, of all, query, and what is sought.

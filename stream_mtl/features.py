@@ -180,10 +180,11 @@ class Features:
             surface_B=np.full(len(row_B), surface, np.int64),
         )
         title_BE, query_BE = self._text(pairs.item_B, pairs.query_B)
+        cosine_BT = self.description.cosines(view, pairs)
         rows = batches.empty(self.spec, len(row_B))
         return Batch(
             sparse_BF=torch.from_numpy(self.description.sparse(pairs)),
-            dense_BD=torch.from_numpy(self.description.dense(view, pairs)),
+            dense_BD=torch.from_numpy(self.description.dense(view, pairs, cosine_BT)),
             title_BE=torch.from_numpy(title_BE),
             query_BE=torch.from_numpy(query_BE),
             position_B=rows.position_B,
@@ -233,9 +234,10 @@ class Features:
         self._opened = row_B = np.concatenate(taken)
         shop, c = self.shop, self.snapshots.columns
         c.sparse[row_B] = self.description.sparse(pairs)
-        c.dense[row_B] = self.description.dense(view, pairs)
+        cosine_BT = self.description.cosines(view, pairs)
+        c.dense[row_B] = self.description.dense(view, pairs, cosine_BT)
         c.position[row_B] = positions
-        sought_B = self.description.cosines(view, pairs)[:, 4] if shop.text_dim else None
+        sought_B = cosine_BT[:, 4] if shop.text_dim else None
         c.prior[row_B] = self.retrieval.prior(view, pairs.row_B, pairs.item_B, sought_B)
         c.offset[row_B] = offset_B
         c.item[row_B], c.query[row_B] = pairs.item_B, pairs.query_B

@@ -9,6 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 from schemas.scores import LedgerRecord
@@ -67,15 +68,17 @@ def verify(
     published: Published,
     horizon: int = -1,
     repeats_allowed: bool = False,
+    states: Mapping[int, str] = MappingProxyType({}),
 ) -> Report:
     """Audit a ledger. Up to cut `horizon` no score is missed: compaction removes older ones.
 
     `repeats_allowed`: at_least_once, where the last cut before a crash may be there again, the same
-    byte for byte; elsewhere a second copy is a fault.
+    byte for byte; elsewhere a second copy is a fault. `states`: cut -> digest of the state that a
+    checkpoint holds of it, beside those that the ledger names.
     """
     kept, chain = links(entries)
     comparison = _Comparison(published, horizon, repeats_allowed)
-    expected_states = {
+    expected_states = dict(states) | {
         e.record.checkpoint.cut: e.record.state_digest
         for e in kept
         if e.record.checkpoint and e.record.state_digest

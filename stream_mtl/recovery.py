@@ -240,12 +240,17 @@ def restore(fold: Fold, start: Start) -> None:
 
 
 def roll_forward(
-    fold: Fold, start: Start, read: ReadRanges, compare: bool, failpoint: Failpoint = unarmed
+    fold: Fold,
+    start: Start,
+    read: ReadRanges,
+    compare: bool,
+    code: str = "",
+    failpoint: Failpoint = unarmed,
 ) -> Iterator[Replayed]:
     """Fold the ledger's cuts again, one a step; nothing is published here.
 
     Digests are compared within the newest lineage (those of an older one may stem from other code), and
-    not at all without `compare`. Raises RollForwardMismatch with the number of the first cut that differs,
+    not at all without `compare`. `code` is ours, for the message. Raises RollForwardMismatch with the number of the first cut that differs,
     CheckpointMissing when a cut's input has expired.
     """
     for entry in start.cuts:
@@ -258,8 +263,9 @@ def roll_forward(
         if compare and same_lineage and result.digest != entry.record.digest:
             raise RollForwardMismatch(
                 f"cut {entry.cut}, folded again from {start.name or 'the beginning'}, has digest "
-                f"{result.digest}, the ledger has {entry.record.digest}; code, environment or input are not "
-                "what they were. --new-lineage goes on without the comparison"
+                f"{result.digest}, the ledger has {entry.record.digest}; it was written by code "
+                f"{entry.record.code}, this is {code}. Finish the roll-forward with the code that wrote it, or "
+                "go on without the comparison by --new-lineage"
             )
         failpoint("rollforward.cut")
         yield Replayed(entry, cut, result)

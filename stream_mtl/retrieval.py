@@ -76,8 +76,11 @@ class Viewpoint:
     history_UH: Array  # int32 slots, newest first, -1 padded
     near_UH: Array  # float64, weight of each entry; a row sums to 1 or is all zero
     category_UH: Array  # int32, -1 where there is no entry or no category
+    own: Links  # items of the history, the newer the stronger
     covisits: Links
-    answers: Links  # of the query
+    follows: Links  # what came after the newest item
+    answers: Links  # what was clicked after the query
+    categories: Links  # weight of each category in the history: keys hold categories, not items
     tastes: tuple[Array, Array, Array]  # unit title vectors [U, E]: last item, mean of five, of all
     sought_UE: Array  # unit vector of the query where there is one, else of the mean of five
 
@@ -134,8 +137,11 @@ class Retrieval:
             history_UH,
             near_UH,
             category_UH,
+            _table(history_UH, 1 / (1 + np.arange(history_UH.shape[1]) / 5), shop.items.used, True),
             self._links(shop.items.covisits, history_UH[:, :LAST], BACK),
+            self._links(shop.items.transitions, history_UH[:, :1], 1.0),
             self._links(shop.queries.clicked, query_U[:, None], 1.0),
+            _table(category_UH, near_UH, len(shop.items.categories)),
             tastes,
             np.where(query_UE.any(1, keepdims=True), query_UE, tastes[1]),
         )
@@ -156,7 +162,7 @@ class Retrieval:
         stride = max(items.used, 1)
         key_N = np.unique(np.concatenate([row * stride + item for row, item in named.values()]))
         row_N, item_N = key_N // stride, key_N % stride
-        keep_N = items.columns.offered[item_N] & ~self._just_had(view, row_N, item_N)
+        keep_N = items.columns.offered[item_N] & ~np.isin(key_N, self._just_had(view, stride))
         row_N, item_N = row_N[keep_N], item_N[keep_N]
         cosine_N = cosine_UN[row_N, item_N] if cosine_UN.size else None
         prior_N = self.prior(view, row_N, item_N, cosine_N)
@@ -178,17 +184,13 @@ class Retrieval:
         `cosine_B`: of what each user seeks and the title, where the shop has text.
         """
         known_B, safe_B = item_B >= 0, np.maximum(item_B, 0)
-        here_BH = view.history_UH[row_B] == item_B[:, None]
         score_B = (
             COVISITED * np.log1p(view.covisits.to(row_B, safe_B))
             + ANSWERED * np.log1p(view.answers.to(row_B, safe_B))
-            + FOLLOWED
-            * np.log1p(
-                self.linked(self.shop.items.transitions, view.history_UH[:, 0], row_B, item_B)
-            )
+            + FOLLOWED * np.log1p(view.follows.to(row_B, safe_B))
             + POPULAR * np.log1p(self.demand(safe_B))
             + CATEGORY * self.category_share(view, row_B, safe_B)
-            + OWN * here_BH.any(1) / (1 + here_BH.argmax(1) / 5)
+            + OWN * view.own.to(row_B, safe_B)
         )
         if cosine_B is not None:
             score_B += TITLED * np.maximum(cosine_B - CLOSE, 0.0)
@@ -204,9 +206,7 @@ class Retrieval:
 
     def category_share(self, view: Viewpoint, row_B: Ints, item_B: Ints) -> Array:
         """Recency-weighted share of the history in the item's category."""
-        category_B = self.shop.items.columns.category[item_B]
-        same_BH = view.category_UH[row_B] == category_B[:, None]
-        return np.asarray((same_BH * view.near_UH[row_B]).sum(1))
+        return view.categories.to(row_B, self.shop.items.columns.category[item_B])
 
     def linked(self, table: Neighbours, from_U: Array, row_B: Ints, item_B: Ints) -> Array:
         """Faded strength of the link from one row a user (-1 = none) to an item."""
@@ -257,12 +257,26 @@ class Retrieval:
         cosine_UN[:, ~items.columns.offered[: items.used]] = 0
         return cosine_UN
 
-    def _just_had(self, view: Viewpoint, row_N: Ints, item_N: Ints) -> Array:
-        """The item being looked at now, and what was bought within a day."""
+    def _just_had(self, view: Viewpoint, stride: int) -> Ints:
+        """Keys of the items being looked at now, and of what was bought within a day."""
         c = self.shop.users.columns
         had_UH = (c.kind[view.user_U] == BOUGHT) & (c.time[view.user_U] > self.shop.now_ms - DAY_MS)
         had_UH[:, 0] = True
-        return np.asarray(((view.history_UH[row_N] == item_N[:, None]) & had_UH[row_N]).any(1))
+        row, item = _pairs(np.where(had_UH, view.history_UH, -1))
+        return row * stride + item
+
+
+def _table(value_UH: Array, weight_H: Array, stride: int, first: bool = False) -> Links:
+    """Sum of weights of each value of a row (-1 = none), or the weight where it stands first."""
+    row_N, back_N = np.nonzero(value_UH >= 0)
+    weight_N = np.broadcast_to(weight_H, value_UH.shape)[row_N, back_N]
+    stride = max(stride, 1)
+    key_N = row_N * stride + value_UH[row_N, back_N]
+    if first:
+        key_K, first_K = np.unique(key_N, return_index=True)
+        return Links(key_K, weight_N[first_K], stride)
+    key_K, inverse_N = np.unique(key_N, return_inverse=True)
+    return Links(key_K, np.bincount(inverse_N, weight_N, len(key_K)), stride)
 
 
 def _nearest(cosine_UN: Array) -> tuple[Ints, Ints]:

@@ -11,7 +11,7 @@ from stream_mtl.config import Config, fold_hash
 from stream_mtl.cut import Cut, CutResult, Record
 from stream_mtl.errors import CheckpointCorrupt, PositionLost, TopicChanged
 from stream_mtl.ledger import Entry, decode, links, ranges_of
-from stream_mtl.ledger_audit import Published, Report, verify
+from stream_mtl.ledger_audit import Published, Rebuild, Report, verify
 from stream_mtl.recovery import COLD_START, Fold, ReadRanges, lineage_reason
 from workers.ports import wall_ms
 
@@ -58,16 +58,32 @@ def verify_ledger(config: Config) -> Report:
     lineage = kept[-1].record.lineage
     fold = build(config, lineage)
     first = _first_cut(fold, kept, _comparable(config, kept[-1].record), Path(config.state))
+    states = _states(Path(config.state), kept)
     source = Source(config, wall_ms)
     try:
         source.open(kept[-1].positions)
-        return verify(
-            entries, Refold(fold, source.read, first), published, horizon, repeats_allowed
-        )
+        rebuild: Rebuild = Refold(fold, source.read, first)
+        return verify(entries, rebuild, published, horizon, repeats_allowed, states)
     except TopicChanged:
         return verify(entries, _Nothing(), published, horizon, repeats_allowed)
     finally:
         source.close()
+
+
+def _states(state: Path, kept: Sequence[Entry]) -> dict[int, str]:
+    """Cut -> state digest of the checkpoints that this ledger knows, of its newest lineage."""
+    if not (state / "checkpoints").is_dir():
+        return {}
+    hashes = {e.hash for e in kept if e.record.lineage == kept[-1].record.lineage}
+    store, found = CheckpointStore(state / "checkpoints"), {}
+    for info in store.list():
+        try:
+            manifest = store.manifest(info.name)
+        except CheckpointCorrupt:
+            continue
+        if manifest.identity.ledger_hash in hashes:
+            found[info.cut] = manifest.state_digest
+    return found
 
 
 class _Nothing:

@@ -196,9 +196,15 @@ class _Recovery:
         """Silent, but for the last cut at at_least_once when its outputs may be missing (8)."""
         total = len(found.cuts)
         self.observer.phase("rolling_forward", remaining=total, done=0)
-        compare = not self.options.new_lineage
         began = self.ports.elapsed()
-        replayed = roll_forward(fold, found, self.ports.source.read, compare, self.ports.failpoint)
+        replayed = roll_forward(
+            fold,
+            found,
+            self.ports.source.read,
+            compare=not self.options.new_lineage,
+            code=self.context.code,
+            failpoint=self.ports.failpoint,
+        )
         try:
             for done, one in enumerate(replayed, 1):
                 ended = self.ports.elapsed()

@@ -36,6 +36,7 @@ class ItemColumns(Columns):
     first_ms: Ints
     count: Array  # float64 [items, KINDS, speeds], in landmark units
     score: Array  # float64 [items, speeds], wantedness: follows from the above
+    titled: Array  # bool, has a vector
     vector: Array  # float16 [items, E], zeros without a title
     unit: Array  # float32 [items, E], normalised
 
@@ -51,6 +52,7 @@ class ItemColumns(Columns):
                 "first_ms": Column("int64"),
                 "count": Column("float64", (KINDS, len(SPEEDS))),
                 "score": Column("float64", (len(SPEEDS),)),
+                "titled": Column("bool"),
                 "vector": Column("float16", (text_dim,)),
                 "unit": Column("float32", (text_dim,)),
             }
@@ -128,6 +130,7 @@ class Catalogue:
 
     def set_vectors(self, slot_N: Ints, vector_NE: Array) -> None:
         self.columns.vector[slot_N] = vector_NE
+        self.columns.titled[slot_N] = True
         self.columns.unit[slot_N] = normalised(self.columns.vector[slot_N])
 
     def count(self, slot_N: Ints, kind_N: Ints, weight_NS: Array) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,8 +30,8 @@ def click(user: str, item: str, time_ms: int, domain: str = "d") -> Click:
     )
 
 
-def item(name: str, time_ms: int, **fields: object) -> Item:
-    return Item(event_id=f"i{name}{time_ms}", time_ms=time_ms, item_id=name, **fields)  # type: ignore[arg-type]
+def item(name: str, time_ms: int, **fields: Any) -> Item:
+    return Item(event_id=f"i{name}{time_ms}", time_ms=time_ms, item_id=name, **fields)
 
 
 def stream(n: int, seed: int = 0) -> list[AnyEvent]:
@@ -38,7 +39,7 @@ def stream(n: int, seed: int = 0) -> list[AnyEvent]:
     rng, events = np.random.default_rng(seed), list[AnyEvent]()
     for k in range(n):
         time_ms, user, thing = 1 + k * 60_000, f"u{rng.integers(12)}", f"i{rng.integers(25)}"
-        common = {
+        common: dict[str, Any] = {
             "event_id": str(k),
             "time_ms": time_ms,
             "user_id": user,
@@ -124,8 +125,8 @@ def test_links_of_a_chunk_equal_links_added_one_by_one() -> None:
 
 def test_a_refund_takes_the_purchase_back() -> None:
     shop = Shop(Settings(), 0)
-    common = {"time_ms": 5, "user_id": "a", "item_id": "x", "order_id": "o"}
-    shop.apply([Purchase(event_id="1", **common), Refund(event_id="2", **common)])  # type: ignore[arg-type]
+    common: dict[str, Any] = {"time_ms": 5, "user_id": "a", "item_id": "x", "order_id": "o"}
+    shop.apply([Purchase(event_id="1", **common), Refund(event_id="2", **common)])
     assert shop.items.columns.count[0, BOUGHT].tolist() == [0.0, 0.0, 0.0]
     assert shop.items.popular.of(np.zeros(1, np.int64))[0, 0] == -1
 
