@@ -36,6 +36,7 @@ from stream_mtl.kafka.source import Source
 from workers.broker import jars_folder
 
 DEADLINE_S = 1_800.0
+RUNNING = "trainer: running"  # in the worker's log: it reads live
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,13 @@ class Round:
 
     def finish(self, broker_kills: int = 0, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Run to the end of the input; on the way the broker may die and come back."""
+        before = self.log.read_text().count(RUNNING) if self.log.exists() else 0
         worker = self.start()
+        while broker_kills and worker.poll() is None and self.log.read_text().count(RUNNING) == before:
+            time.sleep(0.1)
         for _ in range(broker_kills):
             assert rng is not None
-            time.sleep(float(rng.uniform(12.0, 20.0)))
+            time.sleep(float(rng.uniform(1.0, 8.0)))
             if worker.poll() is not None:
                 break
             self.server.kill()

