@@ -4,7 +4,7 @@ A backtest of `steady` in this process, fed through a pipe by a second process, 
 memory is not counted. Times to live are shortened so that the populations are steady well within the
 first 100,000 events (some 18 days of event time): a user unseen for 5 days expires, an item after 10, a
 query after 2. One cut holds an hour of event time. Titles and queries get vectors of MiniLM's width from a stand-in
-encoder, because encoding would take most of the time and keeps nothing.
+encoder, because encoding would take a third of the time and keeps nothing.
 
 Measured: the resident set of this process (psutil) after the first 100,000 events and every 100,000 after
 them, following a garbage collection; the figure is the largest later one over the first.

@@ -74,6 +74,11 @@ class Vectors:
             return torch.zeros(0, self.dim)
         return torch.stack([self._vector(text) for text in texts])
 
+    def table(self) -> tuple[list[str], Tensor]:
+        """The known texts, and their vectors [n, dim]."""
+        assert self._known is not None, "a stand-in knows no texts"
+        return list(self._known), torch.stack(list(self._known.values()))
+
     def _vector(self, text: str) -> Tensor:
         if self._known is not None:
             return self._known[text]

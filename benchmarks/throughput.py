@@ -1,0 +1,193 @@
+"""How fast is the whole of it, and how soon is an event in a list that a subscriber can read?
+
+A real Apache Kafka on this machine, the `steady` shop, the default settings (MMoE, one rehearsed row a
+fresh row, one thread). Text vectors are MiniLM's, worked out beforehand and looked up by the trainer, so
+encoding is not in these figures.
+
+Throughput: the topics hold a backlog; the trainer, a process of its own, reads it to its end. Timed are the events
+after `--warm`, when the memories are full. The bare loop (`benchmarks.bare_loop`) does the same steps,
+rehearsal and scoring on ready batches, before and after the trainer; the ratio is its seconds over the
+trainer's, by the clock on the wall and by CPU time (of all threads of each process). The broker shares the
+cores with the trainer and not with the bare loop.
+
+Latency: a producer writes at half of the measured rate into live topics; from the call that produces an
+event to the return of the poll in which a read_committed subscriber finds the first list of that user made by
+a cut that holds the event. Events that concern no list (catalogue) do not count.
+
+    python -m benchmarks.throughput [--events 60000] [--warm 20000] [--seconds 45] [--seed 3] [--json]
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bare_loop import BareLoop, Cost, Work
+from benchmarks.latency import Latency, live
+from benchmarks.report import Figure, note, parser, tell
+from benchmarks.shop_stream import MINILM_DIM, Vectors, minilm, texts_of
+from benchmarks.trainer_process import read_diary, save_vectors
+from stream_mtl.batch import Spec
+from stream_mtl.config import Config
+from stream_mtl.cut import Record
+from stream_mtl.description import DENSE, SPARSE
+from stream_mtl.files import TOPIC
+from stream_mtl.kafka.produce import EventWriter
+from stream_mtl.kafka.server import KafkaServer, fetch_jars, require_java
+from stream_mtl.kafka.topics import ensure_topics
+from stream_mtl.simulator import Simulated, as_line, simulate
+from workers.broker import jars_folder
+from workers.simulate import to_topics
+
+DEADLINE_S = 1_800.0
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """The timed part of the trainer's run, and what the bare loop needed for it."""
+
+    events: int
+    example_rows: int
+    work: Work
+    ours: Cost
+    bare: Cost
+
+
+def settings(app: str, bootstrap: str, folder: Path) -> Config:
+    topics = {name: f"{app}.{name}" for name in ("items", "control", "scores", "dlq", "ledger")}
+    return minilm(
+        app=app,
+        state=str(folder / app),
+        kafka={"bootstrap": bootstrap},
+        topics={"events": [f"{app}.events"], **topics},
+        metrics={"address": "off"},
+    )
+
+
+def start(config: Config, folder: Path, *options: str) -> tuple[subprocess.Popen[bytes], Path]:
+    """The trainer's process and the path of its diary."""
+    config_file, diary = folder / f"{config.app}.json", folder / f"{config.app}.jsonl"
+    config_file.write_text(config.model_dump_json())
+    module = [sys.executable, "-m", "benchmarks.trainer_process"]
+    return subprocess.Popen([*module, config_file, folder, diary, *options]), diary
+
+
+def fill(config: Config, shop: Sequence[Simulated]) -> None:
+    ensure_topics(config, retention_ms=-1)
+    writer = EventWriter(config)
+    to_topics(shop, config, writer)
+    writer.flush()
+
+
+def timed(diary: Sequence[dict[str, Any]], warm: int) -> tuple[list[dict[str, Any]], Cost]:
+    """The cuts after the first `warm` events, and what they cost."""
+    done = 0
+    for place, cut in enumerate(diary):
+        done += cut["events"]
+        if done >= warm:
+            break
+    rest = list(diary[place + 1 :])
+    assert rest, "nothing is left to time: give more --events"
+    last = diary[place]
+    return rest, Cost(rest[-1]["at"] - last["at"], rest[-1]["cpu"] - last["cpu"])
+
+
+def measure(server: KafkaServer, folder: Path, shop: Sequence[Simulated], warm: int) -> Throughput:
+    """The trainer over a backlog, then the bare loop with the same work."""
+    config = settings("backlog", server.bootstrap, folder)
+    fill(config, shop)
+    note(f"trainer: {len(shop)} events in the topics")
+    worker, diary = start(config, folder, "--until-idle")
+    assert worker.wait(DEADLINE_S) == 0, "the trainer failed"
+    cuts, ours = timed(read_diary(diary), warm)
+    total = {
+        key: sum(c.get(key, 0) for c in cuts)
+        for key in ("events", "steps", "fresh", "rehearsed", "example_rows")
+    }
+    scored = [c.get("scored_rows", 0) for c in cuts]
+    work = Work(total["steps"], total["fresh"], total["rehearsed"], scored)
+    note(f"  {total}, scored {sum(scored)}, {ours}")
+    return Throughput(total["events"], total["example_rows"], work, ours, bare(config, work))
+
+
+def bare(config: Config, work: Work) -> Cost:
+    """Twice, the better of both: this loop shall be hard to reach, and noise only makes it slower."""
+    spec = Spec(SPARSE, DENSE, tuple(config.tasks), config.features.table_rows, MINILM_DIM)
+    loop = BareLoop(spec, config)
+    runs = [loop.run(work) for _ in range(2)]
+    note(f"  bare loop: {runs}")
+    return Cost(min(r.wall_s for r in runs), min(r.cpu_s for r in runs))
+
+
+def throughput_figures(t: Throughput) -> list[Figure]:
+    wall, cpu = t.bare.wall_s / t.ours.wall_s, t.bare.cpu_s / t.ours.cpu_s
+    scored = sum(t.work.scored)
+    return [
+        Figure("events/s", t.events / t.ours.wall_s, "reported", None),
+        Figure("example rows/s", t.example_rows / t.ours.wall_s, "reported", None),
+        Figure("scored rows/s", scored / t.ours.wall_s, "reported", None),
+        Figure("events per CPU second", t.events / t.ours.cpu_s, "reported", None),
+        Figure("end to end over bare loop, wall", wall, ">= 0.6", wall >= 0.6),
+        Figure("end to end over bare loop, CPU", cpu, ">= 0.6", cpu >= 0.6),
+    ]
+
+
+def latency_figures(found: Latency) -> list[Figure]:
+    return [
+        Figure("latency: events/s written", found.rate, "half of the above", None),
+        Figure("latency: events that count", found.events, "reported", None),
+        Figure("latency: without a later list", found.unanswered, "reported", None),
+        Figure("latency p50, s", found.p50, "<= 0.5", found.p50 <= 0.5),
+        Figure("latency p99, s", found.p99, "<= 2", found.p99 <= 2.0),
+    ]
+
+
+def main() -> int:
+    arguments = parser(__doc__)
+    arguments.add_argument("--events", type=int, default=60_000)
+    arguments.add_argument("--warm", type=int, default=20_000)
+    arguments.add_argument(
+        "--seconds", type=float, default=45.0, help="of the latency part; 0: none"
+    )
+    arguments.add_argument("--seed", type=int, default=3)
+    given = arguments.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    require_java()
+    jars = fetch_jars(jars_folder())
+    shop = list(simulate("steady", given.events, given.seed))
+    records = [Record(TOPIC, 0, n, None, as_line(one)) for n, one in enumerate(shop)]
+    vectors = Vectors.of_minilm(texts_of(records, minilm()))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        save_vectors(vectors, folder)
+        with KafkaServer(folder / "kafka", jars=jars) as server:
+            result = measure(server, folder, shop, given.warm)
+            told = throughput_figures(result)
+            if given.seconds:
+                rate = 0.5 * result.events / result.ours.wall_s
+                config = settings("live", server.bootstrap, folder)
+                fill(config, shop[: given.warm])
+                worker, diary = start(config, folder)
+                try:
+                    told += latency_figures(
+                        live(config, diary, shop[given.warm :], given.warm, rate, given.seconds)
+                    )
+                finally:
+                    worker.send_signal(signal.SIGTERM)
+                    worker.wait(120)
+    return tell(told, given.json)
+
+
+if __name__ == "__main__":
+    began = time.monotonic()
+    code = main()
+    note(f"{time.monotonic() - began:.0f} s in all")
+    sys.exit(code)
