@@ -98,10 +98,10 @@ class Round:
             worker = self.start()
             delay = float(rng.uniform(1.0, longest_s))
             try:
-                worker.wait(delay)
+                worker.communicate(timeout=delay)
             except subprocess.TimeoutExpired:
                 worker.kill()
-                worker.wait()
+                worker.communicate()
                 done += 1
                 note(f"  kill {done} of {kills} after {delay:.1f} s")
                 continue
