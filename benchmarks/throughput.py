@@ -90,7 +90,7 @@ def fill(config: Config, shop: Sequence[Simulated]) -> None:
 def timed(diary: Sequence[dict[str, Any]], warm: int) -> tuple[list[dict[str, Any]], Cost]:
     """The cuts after the first `warm` events, and what they cost."""
     done = 0
-    for place, cut in enumerate(diary):
+    for place, cut in enumerate(diary):  # noqa: B007
         done += cut["events"]
         if done >= warm:
             break

@@ -31,6 +31,7 @@ from stream_mtl.optim import DenseOptimizer, TableOptimizer, clip_, copy_tensors
 from stream_mtl.rehearsal import REHEARSALS
 from stream_mtl.state import State, misfits, nest, unnest
 from stream_mtl.task_columns import start_rates, task_kinds
+from stream_mtl.trust import Trust
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ class Learner:
         weight_T = torch.tensor([config.tasks[name].weight for name in spec.tasks])
         self._balancer = entry("balancer.name", config.balancer.name, BALANCERS)(weight_T)
         self._rates = BaseRates(start_rates(self._kinds).to(device))
+        self._trust = Trust(self._kinds, device)
         self._rehearsal = entry("rehearsal.loss", config.rehearsal.loss, REHEARSALS)
         new_memory = entry("memory.policy", config.memory.policy, MEMORIES)
         self._memories: list[Memory] = [
@@ -125,6 +127,7 @@ class Learner:
         logit_BT = torch.cat(
             [self._model(F.embedding(p.sparse_BF, self._table_RH), p) for p in pieces]
         )
+        logit_BT = self._trust.serve(logit_BT, batch.prior_B)
         prob_BT = torch.stack([kind.log_probability(logit_BT) for kind in self._kinds], 1).exp_()
         names = self._spec.tasks
         extra = {
@@ -171,6 +174,7 @@ class Learner:
         self._rates.commit(sums_2T)
         self._version, self._skipped_in_a_row = self._version + 1, 0
         logit_BT = logit_BT.detach()[: len(fresh)]
+        self._trust.observe(logit_BT, fresh)
         for memory in self._memories:
             memory.add(fresh, logit_BT, self._version)
         return self._report(rows, numbers, active_T.tolist(), self._digest(row_U, moved_UH, loss_T))
@@ -194,6 +198,7 @@ class Learner:
             **nest("table", self._table.state()),
             **nest("balancer", self._balancer.state()),
             **nest("rates", self._rates.state()),
+            **nest("trust", self._trust.state()),
             "version": self._version,
             "skipped": self._skipped,
             "skipped_in_a_row": self._skipped_in_a_row,
@@ -216,6 +221,7 @@ class Learner:
         self._table.restore(unnest("table", state))
         self._balancer.restore(unnest("balancer", state))
         self._rates.restore(unnest("rates", state))
+        self._trust.restore(unnest("trust", state))
         for name, memory in zip(self._spec.tasks, self._memories, strict=True):
             memory.restore(unnest(f"memory/{name}", state))
         self._version, self._skipped, self._skipped_in_a_row = (int(state[k]) for k in _COUNTERS)
