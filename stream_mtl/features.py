@@ -5,6 +5,9 @@ shown then, and some drawn uniformly from the rest of the shop. Of each of these
 share w of the items was kept as negatives, while positives are kept always, so within a stratum the
 log-odds in the sample are those in the shop + ln(1/w). That offset is given to every row of the stratum,
 positive or negative; training adds it to the logit and serving leaves it out.
+
+A click on an item that the shop did not know yet stands outside both strata: no list could have held it,
+and no drawn negative is like it. It gives no rows, else a model learns that the unknown is clicked.
 """
 
 from __future__ import annotations
@@ -68,7 +71,9 @@ class Features:
         row_of = {name: row for row, name in enumerate(names)}
         user_U = shop.user_slots(names)
         view = self.retrieval.view(user_U, domain_U=self._domains(exposures, names, user_U))
-        drawn = self._draw([e for e in exposures if e.needs_negatives], view, row_of)
+        index = shop.items.slots.index
+        sampled = [e for e in exposures if e.needs_negatives and e.items[0].item_id in index]
+        drawn = self._draw(sampled, view, row_of)
         rows_E, items, hashes, offsets, positions = [], [], [], [], []
         for e in exposures:
             ids = [shown.item_id for shown in e.items]
@@ -137,6 +142,7 @@ class Features:
             if row_R is None:
                 continue
             label_RT, mask_RT = _labels(outcome, tasks, len(row_R))
+            mask_RT &= c.listable[row_R, None]
             if outcome.correction:
                 mask_RT &= ~c.known[row_R] | (c.label[row_R] != label_RT)
             (mended if outcome.correction else fresh).add(row_R, label_RT, mask_RT)
@@ -150,18 +156,15 @@ class Features:
             torch.from_numpy(c.served[row_B]),
             self._emit(*mended.arrays()),
         )
-        for exposure_id in closing:
-            if exposure_id in self.snapshots.rows:
-                self.snapshots.close(exposure_id)
+        self.snapshots.close_all(closing)
         return rows
 
     # ---- when lists are made
 
     def candidate_batch(self, kind: str, slot_U: Ints, candidates: Candidates) -> Batch:
         """Rows to score, list after list, padding left out; `kind` is "user" or "query"."""
-        shop = self.shop
-        user_U = slot_U if kind == "user" else np.full(len(slot_U), -1, np.int64)
-        view = self.retrieval.view(user_U, None if kind == "user" else slot_U)
+        shop, view = self.shop, candidates.view
+        user_U = view.user_U
         row_B, place_B = np.nonzero(candidates.item_UC >= 0)
         item_B = candidates.item_UC[row_B, place_B].astype(np.int64)
         known_U = user_U >= 0
@@ -247,6 +250,13 @@ class Features:
         c.list_key[row_B], c.user_key[row_B] = list_key_B, user_key_B
         c.time[row_B], c.domain[row_B] = pairs.time_B, pairs.domain_B
         c.served[row_B] = np.nan
+        c.listable[row_B] = np.repeat(
+            [
+                not e.needs_negatives or e.items[0].item_id in shop.items.slots.index
+                for e in exposures
+            ],
+            rows_E,
+        )
 
     def _emit(self, row_B: Ints, label_BT: Array, mask_BT: Array) -> Batch:
         c, shop = self.snapshots.columns, self.shop

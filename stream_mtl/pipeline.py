@@ -100,11 +100,16 @@ class Pipeline:
 
     def _advance(self, cut: Cut, decoded: Decoded) -> list[Outcome]:
         """Event time moves on: windows close."""
-        held_by = (*self.config.topics.events, FILE_TOPIC)  # catalogue and commands hold no watermark
+        held_by = (
+            *self.config.topics.events,
+            FILE_TOPIC,
+        )  # catalogue and commands hold no watermark
         owned = [(r.topic, r.partition) for r in cut.ranges if r.topic in held_by]
         watermark = self.parts.watermark.observe(decoded.partition_times, owned)
         joined = self.parts.join.advance(watermark)
-        if joined.exposures:  # a click that nothing had shown waits out the disorder before it opens one
+        if (
+            joined.exposures
+        ):  # a click that nothing had shown waits out the disorder before it opens one
             opened = self.parts.features.open(joined.exposures)
             self.parts.features.served(self.parts.learner.predict(opened).prob_BT)
         return list(joined.outcomes)
@@ -126,9 +131,13 @@ class Pipeline:
             self.reports.append(parts.learner.step(batch))
             counts["steps"] += 1
             if parts.learner.version % self.config.evaluation.probe_every == 0:
-                parts.evaluation.evaluate_probes(lambda probes: parts.learner.predict(probes).prob_BT)
+                parts.evaluation.evaluate_probes(
+                    lambda probes: parts.learner.predict(probes).prob_BT
+                )
 
-    def _obey(self, commands: Sequence[Command], cut: Cut) -> tuple[list[dict[str, object]], list[Output]]:
+    def _obey(
+        self, commands: Sequence[Command], cut: Cut
+    ) -> tuple[list[dict[str, object]], list[Output]]:
         """Commands apply after the events of their cut, in offset order; each leaves a decision."""
         decisions: list[dict[str, object]] = [
             {"kind": "nonfinite_step", "step": r.step} for r in self.reports if r.nonfinite
@@ -183,7 +192,13 @@ class Pipeline:
         self.totals["cuts"] += 1
         self.cuts = cut.number + 1
         link = json.dumps(
-            [self._chain, cut.number, outputs_digest, [r.digest for r in self.reports], sorted(self.totals.items())]
+            [
+                self._chain,
+                cut.number,
+                outputs_digest,
+                [r.digest for r in self.reports],
+                sorted(self.totals.items()),
+            ]
         )
         self._chain = hashlib.blake2b(link.encode(), digest_size=16).hexdigest()
         return CutResult(

@@ -40,6 +40,7 @@ class Candidates:
     item_UC: Array  # int32
     prior_UC: Array  # float32
     sources: dict[str, int]  # (user, item) pairs that each source named
+    view: Viewpoint  # what they were chosen from
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,8 @@ class Retrieval:
         item_UC = np.full((len(view.user_U), self.limit), -1, np.int32)
         prior_UC = np.zeros((len(view.user_U), self.limit), np.float32)
         item_UC[at], prior_UC[at] = item_N[order_N][kept_N], prior_N[order_N][kept_N]
-        return Candidates(item_UC, prior_UC, {name: len(row) for name, (row, _) in named.items()})
+        sources = {name: len(row) for name, (row, _) in named.items()}
+        return Candidates(item_UC, prior_UC, sources, view)
 
     def prior(
         self, view: Viewpoint, row_B: Ints, item_B: Ints, cosine_B: Array | None = None
@@ -284,9 +286,16 @@ def _nearest(cosine_UN: Array) -> tuple[Ints, Ints]:
     n = min(NEAREST, cosine_UN.shape[1])
     if not n:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    near_UN = np.argpartition(cosine_UN, -n, axis=1)[:, -n:]
-    row, place = np.nonzero(np.take_along_axis(cosine_UN, near_UN, 1) > CLOSE)
-    return row, near_UN[row, place]
+    close_UN = cosine_UN > CLOSE
+    for row in np.flatnonzero(close_UN.sum(1) > n).tolist():
+        cosine_N = cosine_UN[row]
+        near_N = cosine_N >= np.partition(cosine_N, -n)[-n]  # far cheaper than argpartition
+        if np.count_nonzero(near_N) > n:  # equal titles about the border
+            near_N[:] = False
+            near_N[np.argpartition(cosine_N, -n)[-n:]] = True
+        close_UN[row] &= near_N
+    row_K, item_K = np.nonzero(close_UN)
+    return row_K, item_K
 
 
 def _pairs(item_UN: Array) -> tuple[Ints, Ints]:

@@ -49,7 +49,12 @@ class Scoring:
         self, config: Config, shop: Shop, retrieval: Retrieval, features: Features, learner: Learner
     ) -> None:
         self._config, self._settings = config, config.scoring
-        self._shop, self._retrieval, self._features, self._learner = shop, retrieval, features, learner
+        self._shop, self._retrieval, self._features, self._learner = (
+            shop,
+            retrieval,
+            features,
+            learner,
+        )
         self._waiting: dict[str, None] = {}  # "user:…", "query:…", "popular:…" in order of arrival
         self._published: dict[str, int] = {}  # key -> event time of its newest list
 
@@ -57,7 +62,7 @@ class Scoring:
         """Score all that is due at `moment.event_time`; tombstones for what expired."""
         for key in self._shop.take_touched():
             self._waiting.setdefault(key)
-        tombstones = [self._forget(key, moment) for key in self._shop.expire(moment.event_time)]
+        tombstones = self._expire(moment)
         due = self._take_due(moment.event_time)
         users = [key[5:] for key in due if key.startswith("user:")]
         if users:
@@ -78,13 +83,24 @@ class Scoring:
         return self._forget(f"user:{user_id}", moment)
 
     def state(self) -> State:
-        return {"waiting": list(self._waiting), "published": [[k, t] for k, t in self._published.items()]}
+        return {
+            "waiting": list(self._waiting),
+            "published": [[k, t] for k, t in self._published.items()],
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self._waiting = dict.fromkeys(state["waiting"])
         self._published = {key: time for key, time in state["published"]}
 
     # ---- one step each
+
+    def _expire(self, moment: Moment) -> list[Output]:
+        """Tombstones of what the shop let go; only keys that have a list need one."""
+        gone = self._shop.expire(moment.event_time)
+        known = [key for key in gone if key in self._published]
+        for key in gone:
+            self._waiting.pop(key, None)
+        return [self._forget(key, moment) for key in known]
 
     def _take_due(self, now: int) -> list[str]:
         interval = self._settings.min_interval_ms
@@ -116,17 +132,25 @@ class Scoring:
         outputs = []
         for row, name in enumerate(names):
             order = [c for c in best_UP[row].tolist() if candidates.item_UC[row, c] >= 0]
-            listed = self._entries(candidates.item_UC[row, order], value_UC[row, order], {t: s[row, order] for t, s in scores.items()})
+            listed = self._entries(
+                candidates.item_UC[row, order],
+                value_UC[row, order],
+                {t: s[row, order] for t, s in scores.items()},
+            )
             outputs.append(self._output(kind, name, {surface: listed}, moment))
         return outputs, rows
 
-    def _score(self, kind: str, slots: npt.NDArray[np.int64], candidates: Candidates) -> tuple[dict[str, Floats], int]:
+    def _score(
+        self, kind: str, slots: npt.NDArray[np.int64], candidates: Candidates
+    ) -> tuple[dict[str, Floats], int]:
         """Task scores of every candidate, [U, C] each; padding scores 0."""
         valid_UC = candidates.item_UC >= 0
         batch = self._features.candidate_batch(kind, slots, candidates)
         prediction = self._learner.predict(batch)
         names = (*self._features.spec.tasks, *prediction.extra)
-        column_BN = torch.cat([prediction.prob_BT, *(p.unsqueeze(1) for p in prediction.extra.values())], 1)
+        column_BN = torch.cat(
+            [prediction.prob_BT, *(p.unsqueeze(1) for p in prediction.extra.values())], 1
+        )
         flat_BN = np.round(column_BN.cpu().numpy().astype(np.float64), 6)
         scores: dict[str, Floats] = {}
         for n, name in enumerate(names):
@@ -147,13 +171,25 @@ class Scoring:
         share = np.round(demand / max(float(demand.sum()), 1e-9), 6)
         return self._output("popular", domain, {"home": self._entries(slots, share, {})}, moment)
 
-    def _entries(self, slots: npt.NDArray[Any], value: Floats, scores: Mapping[str, Floats]) -> list[dict[str, Any]]:
+    def _entries(
+        self, slots: npt.NDArray[Any], value: Floats, scores: Mapping[str, Floats]
+    ) -> list[dict[str, Any]]:
         columns = {task: column.tolist() for task, column in scores.items()}
         return [
-            {"item_id": item, "value": v, "scores": {task: column[i] for task, column in columns.items()}}
-            for i, (item, v) in enumerate(zip(self._shop.item_ids(slots), value.tolist(), strict=True))
+            {
+                "item_id": item,
+                "value": v,
+                "scores": {task: column[i] for task, column in columns.items()},
+            }
+            for i, (item, v) in enumerate(
+                zip(self._shop.item_ids(slots), value.tolist(), strict=True)
+            )
         ]
 
-    def _output(self, kind: str, name: str, lists: dict[str, list[dict[str, Any]]], moment: Moment) -> Output:
-        key, value = encode_scores(kind, name, moment.event_time, moment.published_at, moment.model, lists)
+    def _output(
+        self, kind: str, name: str, lists: dict[str, list[dict[str, Any]]], moment: Moment
+    ) -> Output:
+        key, value = encode_scores(
+            kind, name, moment.event_time, moment.published_at, moment.model, lists
+        )
         return Output(key, value, moment.event_time)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class SnapshotColumns(Columns):
     label: Array  # newest labels that were emitted
     known: Array  # bool, which of them
     served: Array  # what was predicted when the exposure opened
+    listable: Array  # bool, the shop knew the item: its labels mean something
 
     def __init__(self, spec: Spec) -> None:
         tasks = (len(spec.tasks),)
@@ -55,6 +56,7 @@ class SnapshotColumns(Columns):
                 "label": Column("float32", tasks),
                 "known": Column("bool", tasks),
                 "served": Column("float32", tasks),
+                "listable": Column("bool"),
             }
         )
 
@@ -80,9 +82,16 @@ class Snapshots:
         return row_R
 
     def close(self, exposure_id: str) -> None:
-        row_R = self.rows.pop(exposure_id)
-        self.columns.reset(row_R)
-        self._free += row_R.tolist()
+        self.close_all([exposure_id])
+
+    def close_all(self, exposure_ids: Sequence[str]) -> None:
+        """Forget these exposures, in this order; unknown ones are passed over."""
+        held = (self.rows.pop(exposure_id, None) for exposure_id in exposure_ids)
+        rows = [row_R for row_R in held if row_R is not None]
+        if rows:
+            row_R = np.concatenate(rows)
+            self.columns.reset(row_R)
+            self._free += row_R.tolist()
 
     def erase_user(self, user_key: int) -> int:
         """Close every exposure of a user; how many there were."""

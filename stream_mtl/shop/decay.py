@@ -19,6 +19,7 @@ class Fading:
         self.half_life_ms = half_life_ms
         self.limit = limit
         self.landmark_ms = 0
+        self._now = (0, 0, np.float64(1.0))  # landmark, time and factor of the last single reading
 
     def rebase(self, time_ms: int) -> float:
         """What existing sums must be multiplied by before something at `time_ms` is added."""
@@ -37,5 +38,16 @@ class Fading:
 
     def at(self, time_ms: Array | int) -> Array:
         """The factor that turns a sum into its value at a time (float64)."""
+        if isinstance(time_ms, int):
+            return self._at_one(time_ms)
         ahead = (np.asarray(time_ms) - self.landmark_ms) / self.half_life_ms
         return np.exp2(np.clip(-ahead, -200.0, 200.0))
+
+    def _at_one(self, time_ms: int) -> Array:
+        """`at` of one time, which is asked for again and again within a cut."""
+        landmark_ms, then_ms, factor = self._now
+        if (landmark_ms, then_ms) != (self.landmark_ms, time_ms):
+            ahead = (time_ms - self.landmark_ms) / self.half_life_ms
+            factor = np.exp2(np.clip(-ahead, -200.0, 200.0))
+            self._now = (self.landmark_ms, time_ms, factor)
+        return factor
