@@ -35,7 +35,10 @@ TASKS = ("click", "purchase")
 LAST = 0.2  # share of the shown rows that are judged
 CLICK_SHARE = 0.6  # aimed at
 HALF_LIFE_ROWS = 100_000  # of the item-rate table
-PRIOR_ROWS = {"click": 50.0, "purchase": 500.0}  # at the base rate before the table believes an item
+PRIOR_ROWS = {
+    "click": 50.0,
+    "purchase": 500.0,
+}  # at the base rate before the table believes an item
 LEARNERS = ("item rates", "river", "tree", "ours")
 Floats = npt.NDArray[np.float64]
 
@@ -114,7 +117,9 @@ def leave_out_lists(pipeline: Any) -> None:
 
 
 def _table(tap: Tap, truth: Mapping[tuple[str, str], tuple[float, float]], item: int) -> Table:
-    key_N, sparse_NF, dense_ND, position_N = (np.concatenate(c) for c in zip(*tap.shown, strict=True))
+    key_N, sparse_NF, dense_ND, position_N = (
+        np.concatenate(c) for c in zip(*tap.shown, strict=True)
+    )
     key_L, label_LT, mask_LT = (np.concatenate(c) for c in zip(*tap.labelled, strict=True))
     order_N = np.argsort(key_N, kind="stable")
     row_L = order_N[np.searchsorted(key_N[order_N], key_L)]
@@ -124,14 +129,26 @@ def _table(tap: Tap, truth: Mapping[tuple[str, str], tuple[float, float]], item:
         label_NT[row_L[known_L], t] = label_LT[known_L, t]
         known_NT[row_L[known_L], t] = True
     served_NT = np.concatenate(tap.served)[:, :2].astype(np.float64)
-    dense_ND = np.concatenate((dense_ND, np.log(np.maximum(position_N, 1))[:, None]), 1).astype(np.float32)
+    dense_ND = np.concatenate((dense_ND, np.log(np.maximum(position_N, 1))[:, None]), 1).astype(
+        np.float32
+    )
     true_NT = _true(truth, key_N)
     return Table(
-        sparse_NF, dense_ND, sparse_NF[:, item], served_NT, true_NT, label_NT, known_NT, row_L, mask_LT[:, :2]
+        sparse_NF,
+        dense_ND,
+        sparse_NF[:, item],
+        served_NT,
+        true_NT,
+        label_NT,
+        known_NT,
+        row_L,
+        mask_LT[:, :2],
     )
 
 
-def _true(truth: Mapping[tuple[str, str], tuple[float, float]], key_N: npt.NDArray[np.int64]) -> Floats:
+def _true(
+    truth: Mapping[tuple[str, str], tuple[float, float]], key_N: npt.NDArray[np.int64]
+) -> Floats:
     """P(click) and P(click and purchase) of rows by the key that the features give them."""
     exposure_M = np.array([hash64(exposure) for exposure, _ in truth], np.int64)
     item_M = np.array([hash64(item) for _, item in truth], np.int64)
@@ -158,10 +175,16 @@ def item_rates(table: Table, task: int, judged_N: npt.NDArray[np.bool_]) -> Floa
         last = max(last, int(row_B.max()) + 1)
         item_B = table.item_N[ask_B]
         keep_B = 0.5 ** ((last - clock_I[item_B]) / HALF_LIFE_ROWS)
-        out_N[ask_B] = (hits_I[item_B] * keep_B + prior * hits / rows) / (shown_I[item_B] * keep_B + prior)
+        out_N[ask_B] = (hits_I[item_B] * keep_B + prior * hits / rows) / (
+            shown_I[item_B] * keep_B + prior
+        )
         item_B, label_B = table.item_N[row_B], table.label_NT[row_B, task]
         keep_B = 0.5 ** ((last - clock_I[item_B]) / HALF_LIFE_ROWS)
-        shown_I[item_B], hits_I[item_B], clock_I[item_B] = shown_I[item_B] * keep_B, hits_I[item_B] * keep_B, last
+        shown_I[item_B], hits_I[item_B], clock_I[item_B] = (
+            shown_I[item_B] * keep_B,
+            hits_I[item_B] * keep_B,
+            last,
+        )
         np.add.at(shown_I, item_B, 1.0)
         np.add.at(hits_I, item_B, label_B)
         rows, hits = rows + len(row_B), hits + label_B.sum()
@@ -190,7 +213,9 @@ def river_regression(table: Table, task: int, judged_N: npt.NDArray[np.bool_]) -
     return out_N[judged_N]
 
 
-def tree(table: Table, task: int, judged_N: npt.NDArray[np.bool_], trained_N: npt.NDArray[np.bool_]) -> Floats:
+def tree(
+    table: Table, task: int, judged_N: npt.NDArray[np.bool_], trained_N: npt.NDArray[np.bool_]
+) -> Floats:
     """A gradient-boosted tree on our dense features and the position, trained once."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
@@ -232,8 +257,13 @@ def figures(task: str, ladders: Sequence[Mapping[str, float]]) -> list[Figure]:
     whole = mean["base rate"] - mean["truth"]
     share = {name: (mean["base rate"] - mean[name]) / whole for name in LEARNERS}
     best_other = min(mean[name] for name in LEARNERS if name != "ours")
-    told = [Figure(f"{task}: normalised entropy, {name}", value, "", None) for name, value in mean.items()]
-    told += [Figure(f"{task}: share closed, {name}", share[name], "", None) for name in LEARNERS[:-1]]
+    told = [
+        Figure(f"{task}: normalised entropy, {name}", value, "", None)
+        for name, value in mean.items()
+    ]
+    told += [
+        Figure(f"{task}: share closed, {name}", share[name], "", None) for name in LEARNERS[:-1]
+    ]
     aim = CLICK_SHARE if task == "click" else None
     told.append(
         Figure(

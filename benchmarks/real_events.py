@@ -108,14 +108,22 @@ def fold_pieces(path: Path, config: Config, folder: Path) -> dict[str, Any]:
     return run_backtest(config, files)
 
 
-def count_figures(folded: Folded, path: Path, config: Config) -> Iterator[Figure]:
-    found = real_counts.count(
-        path,
-        click_ms=config.join.click_window_ms,
-        purchase_ms=config.join.purchase_window_ms,
-        dedup_ms=config.join.dedup_ms,
-        disorder_ms=config.join.out_of_order_ms,
+def rules(config: Config) -> real_counts.Rules:
+    join, cut, features = config.join, config.cut, config.features
+    return real_counts.Rules(
+        click=join.click_window_ms,
+        purchase=join.purchase_window_ms,
+        dedup=join.dedup_ms,
+        disorder=join.out_of_order_ms,
+        cut_span=cut.file_span_ms,
+        cut_records=cut.max_records,
+        chunk=features.chunk,
+        item_life=features.item_ttl_ms,
     )
+
+
+def count_figures(folded: Folded, path: Path, config: Config) -> Iterator[Figure]:
+    found = real_counts.count(path, rules(config))
     tasks = folded.summary["tasks"]
     pairs = {
         "records": (folded.summary["events_consumed"], found.records),

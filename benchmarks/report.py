@@ -31,7 +31,9 @@ def machine() -> str:
     model = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as info:
-            model = next(line.split(":")[1].strip() for line in info if line.startswith("model name"))
+            model = next(
+                line.split(":")[1].strip() for line in info if line.startswith("model name")
+            )
     except (OSError, StopIteration):
         pass
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
@@ -40,7 +42,9 @@ def machine() -> str:
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """An argument parser with the option that every benchmark has."""
-    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     made.add_argument("--json", action="store_true", help="one JSON object a figure on stdout")
     return made
 

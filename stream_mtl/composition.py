@@ -39,7 +39,7 @@ def compose(config: Config, lineage: str) -> Pipeline:
                 features.spec,
                 [name for name, task in config.tasks.items() if task.kind == "listwise"],
             ),
-            pending=Pending(features.spec, config.learner.batch_rows),
+            pending=Pending(features.spec, config.learner.batch_rows, config.learner.first_rows),
             learner=learner,
             scoring=Scoring(config, shop, retrieval, features, learner),
             encoder=encoder,

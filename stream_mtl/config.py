@@ -159,7 +159,7 @@ class Task(Section):
 
 def _tasks() -> dict[str, Task]:
     return {
-        "click": Task(kind="binary"),
+        "click": Task(kind="binary", listwise=1.0),
         "purchase": Task(kind="funnel", after="click"),
         "search": Task(kind="listwise"),
     }
@@ -184,23 +184,28 @@ class Memory(Section):
 
 
 class Rehearsal(Section):
-    loss: str = Field("der++", description="none, er, der++")
+    loss: str = Field("der++", description="none, er, der, der++")
     ratio: float = Field(1.0, ge=0, description="rehearsed rows per fresh row")
-    alpha: float = Field(0.5, ge=0, description="weight of the logit term of DER++")
-    beta: float = Field(1.0, ge=0, description="weight of the label term")
+    alpha: float = Field(2.0, ge=0, description="weight of a row's logit term (der, der++)")
+    beta: float = Field(
+        0.25, ge=0, description="weight of a row's label term (er, der++); a fresh row's is 1"
+    )
 
 
 class Optimizer(Section):
     dense: Literal["adamw", "sgd"] = "adamw"
-    dense_lr: float = Field(1e-3, gt=0)
+    dense_lr: float = Field(2e-3, gt=0)
     weight_decay: float = Field(1e-5, ge=0)
     table: Literal["rowwise_adagrad", "sgd"] = "rowwise_adagrad"
-    table_lr: float = Field(0.05, gt=0)
+    table_lr: float = Field(0.01, gt=0)
     clip_norm: float = Field(5.0, gt=0)
 
 
 class Learner(Section):
     batch_rows: Positive = Field(512, description="fresh rows of one optimiser step")
+    first_rows: Positive = Field(
+        128, description="of the first steps; they grow to batch_rows with the rows learned"
+    )
     max_nonfinite: Positive = Field(
         5, description="skipped steps in a row after which the worker stops"
     )

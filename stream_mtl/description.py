@@ -12,8 +12,8 @@ import numpy as np
 
 from stream_mtl.hashing import mix64
 from stream_mtl.retrieval import Retrieval, Viewpoint
-from stream_mtl.shop import Shop
-from stream_mtl.shop.catalogue import BOUGHT, CARTED, CLICKED, FAST, STEADY
+from stream_mtl.shop import Shop, affinity
+from stream_mtl.shop.catalogue import BOUGHT, CARTED, CLICKED, FAST, SLOW, STEADY
 from stream_mtl.shop.columns import Array, Ints
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
@@ -71,8 +71,23 @@ PAIR = (
     "answers",
     "answers_share",
 )
+WORDS = (
+    "words_liked",
+    "words_best",
+    "words_worst",
+    "category_liked",
+    "brand_liked",
+    "words_crowd",
+    "category_crowd",
+    "brand_crowd",
+    "words_last",
+    "words_session",
+    "category_session",
+    "words_query",
+)
 TEXT = ("title_last", "title_recent", "title_taste", "title_query", "untitled")
-DENSE = (*ITEM, *USER, *PAIR, *TEXT)
+DENSE = (*ITEM, *USER, *PAIR, *WORDS, *TEXT)
+SESSION, SESSION_MS = 5, 30 * MINUTE_MS  # newest items of this visit
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +141,7 @@ class Description:
             *self._own(view, pairs),
             *self._alike(view, pairs),
             *self._query(pairs),
+            *self._words(view, pairs),
             *self._text(pairs, cosine_BT),
         )
         for d, column_B in enumerate(columns):
@@ -252,6 +268,51 @@ class Description:
         match_BW = (clicked.slot[query_B] == pairs.item_B[:, None]) & (pairs.item_B >= 0)[:, None]
         answers_B = (match_BW * weight_BW).sum(1)
         return [asked_B, np.log1p(answers_B), 3 * answers_B / (weight_BW.sum(1) + 1.0)]
+
+    def _words(self, view: Viewpoint, pairs: Pairs) -> list[Array]:
+        """What the user and the crowd make of the item's words, and which of them were just looked at."""
+        shop, row_B = self.shop, pairs.row_B
+        known_B, item_B = pairs.item_B >= 0, np.maximum(pairs.item_B, 0)
+        token_BK = shop.items.columns.tokens[item_B] * known_B[:, None]
+        fade = float(shop.fadings[SLOW].at(shop.now_ms))
+        usual = affinity.usual_rate(shop.crowd_2N, fade)
+        taste_U2W = shop.users.columns.taste[view.user_U] * (view.user_U >= 0)[:, None, None]
+        own_BK = affinity.of_users(taste_U2W, fade, row_B, token_BK, usual)
+        crowd_BK = affinity.of_crowd(shop.crowd_2N, fade, token_BK)
+        words = slice(0, affinity.WORDS)
+        length_B = np.maximum((token_BK[:, words] > 0).sum(1), 1)
+        recent_US = view.history_UH[:, :SESSION]
+        pause_US = shop.now_ms - shop.users.columns.time[view.user_U, :SESSION]
+        fresh_US = (recent_US >= 0) & (pause_US <= SESSION_MS)
+        seen_USK = shop.items.columns.tokens[np.maximum(recent_US, 0)] * fresh_US[:, :, None]
+        weight_S = 0.7 ** np.arange(SESSION)
+        flat_UN = seen_USK[:, :, words].reshape(len(recent_US), -1)
+        weight_N = np.repeat(weight_S, affinity.WORDS) / 4
+        session_B = affinity.shared(token_BK[:, words], flat_UN[row_B], weight_N)
+        last_B = affinity.shared(
+            token_BK[:, words], seen_USK[:, 0, words][row_B], np.full(affinity.WORDS, 0.25)
+        )
+        of_category = affinity.CATEGORY
+        category_B = affinity.shared(
+            token_BK[:, of_category : of_category + 1], seen_USK[:, :, of_category][row_B], weight_S
+        )
+        asked_B = pairs.query_B >= 0
+        query_BN = shop.queries.columns.words[pairs.query_B] * asked_B[:, None]
+        asked_N = np.maximum((query_BN > 0).sum(1), 1)
+        return [
+            own_BK[:, words].sum(1) / length_B * 2,
+            own_BK[:, words].max(1),
+            own_BK[:, words].min(1),
+            own_BK[:, affinity.CATEGORY],
+            own_BK[:, affinity.BRAND],
+            crowd_BK[:, words].sum(1) / length_B * 2,
+            crowd_BK[:, affinity.CATEGORY],
+            crowd_BK[:, affinity.BRAND],
+            last_B,
+            session_B,
+            category_B,
+            affinity.shared(token_BK[:, words], query_BN, np.ones(affinity.WORDS)) / asked_N,
+        ]
 
     def _text(self, pairs: Pairs, cosine_BT: Array) -> list[Array]:
         """Cosines of the title with the user's tastes and with the query, doubled."""

@@ -39,20 +39,25 @@ class JointRows:
 
 
 def join_rows(fresh: Batch, rehearsed: Sequence[Rehearsed]) -> JointRows:
-    """A draw for logits alone has no known labels: a row must not teach twice."""
-    batches, shares = [fresh], [_shares(fresh)]
+    """A draw for logits alone has no known labels: a row must not teach twice.
+
+    A remembered row counts as much as a fresh one (times the draw's weight): a task remembers few rows a step,
+    and a mean of their own would let each of them shout down several fresh ones.
+    """
+    batches, weights = [fresh], [_weights(fresh)]
     for one in rehearsed:
         batch = one.sample.batch
         if one.draw.label_weight == 0:
             batch = replace(batch, mask_BT=torch.zeros_like(batch.mask_BT))
         batches.append(batch)
-        shares.append(one.draw.label_weight * _shares(batch))
-    return JointRows(concat(batches), torch.cat(shares), len(fresh), rehearsed)
+        weights.append(one.draw.label_weight * _weights(batch))
+    weight_BT = torch.cat(weights)
+    share_BT = weight_BT / weight_BT.sum(0).clamp(min=1.0)
+    return JointRows(concat(batches), share_BT, len(fresh), rehearsed)
 
 
-def _shares(batch: Batch) -> Tensor:
-    weight_BT = batch.mask_BT * batch.weight_B.unsqueeze(1)
-    return weight_BT / weight_BT.sum(0).clamp(min=1.0)
+def _weights(batch: Batch) -> Tensor:
+    return batch.mask_BT * batch.weight_B.unsqueeze(1)
 
 
 def task_losses(
@@ -78,7 +83,10 @@ def task_losses(
         if one.draw.logit_weight > 0:
             columns = list(kinds[one.task].columns)
             now_RS = logit_BT[start:stop][:, columns].clamp(-_CLAMP, _CLAMP)
-            distance = (now_RS - one.sample.logit_RS).square().mean() * one.draw.logit_weight
+            part = len(one.sample.batch) / max(
+                rows.fresh, 1
+            )  # as for labels: a row counts as a row
+            distance = (now_RS - one.sample.logit_RS).square().mean() * part * one.draw.logit_weight
             loss_T = loss_T + distance * torch.eye(len(kinds), device=loss_T.device)[one.task]
         start = stop
     return loss_T

@@ -41,6 +41,11 @@ class InputLayer(nn.Module):
         if self.has_text:
             self.title = linear(spec.text_dim, model.text_dim, generator, bias=False)
             self.query = linear(spec.text_dim, model.text_dim, generator, bias=False)
+            with torch.no_grad():
+                # text vectors have length 1, so numbers of about 1/sqrt(E): brought to the size of the rest.
+                # Both start alike, so that their product starts as parts of a cosine.
+                self.title.weight *= math.sqrt(spec.text_dim)
+                self.query.weight.copy_(self.title.weight)
             self.width += 3 * model.text_dim
 
     def forward(self, embedding_BFH: Tensor, batch: Batch) -> Tensor:
@@ -80,7 +85,9 @@ class Head(nn.Module):
         logit_B: Tensor = self.out(F.silu(self.hidden(shared_BH))).squeeze(1)
         if not self.has_prior:
             return logit_B
-        place_B = batch.position_B.clamp(min=1)  # not known, or at serving: as if on the first place
+        place_B = batch.position_B.clamp(
+            min=1
+        )  # not known, or at serving: as if on the first place
         bias_B = F.embedding(place_B, self.position_bias.unsqueeze(1)).squeeze(1)
         return logit_B + self.prior_scale * batch.prior_B + bias_B
 

@@ -117,8 +117,11 @@ class Learner:
     # --- serving --------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def predict(self, batch: Batch) -> Prediction:
-        """Probabilities of every row and task, in the order of `spec.tasks`; changes nothing."""
+    def predict(self, batch: Batch, ranking: bool = False) -> Prediction:
+        """Probabilities of every row and task, in the order of `spec.tasks`; changes nothing.
+
+        `ranking`: for a list to be published, where a model has only the say that it has earned (`trust`).
+        """
         batch = self._here(batch)
         pieces = [
             batch.rows(start, start + _PREDICT_ROWS)
@@ -127,7 +130,8 @@ class Learner:
         logit_BT = torch.cat(
             [self._model(F.embedding(p.sparse_BF, self._table_RH), p) for p in pieces]
         )
-        logit_BT = self._trust.serve(logit_BT, batch.prior_B)
+        if ranking:
+            logit_BT = self._trust.serve(logit_BT, batch)
         prob_BT = torch.stack([kind.log_probability(logit_BT) for kind in self._kinds], 1).exp_()
         names = self._spec.tasks
         extra = {

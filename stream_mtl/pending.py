@@ -1,4 +1,8 @@
-"""Labelled rows that wait for their optimiser step: a cut bounds commits, not learning."""
+"""Labelled rows that wait for their optimiser step: a cut bounds commits, not learning.
+
+A young model takes small steps, since on a small shop full ones would be few and far between. They grow
+with what it has seen: a step holds at most one in GROWTH of the rows learned before.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +17,26 @@ from stream_mtl.batch import Batch, Spec
 from stream_mtl.state import State
 
 
-class Pending:
-    """A queue of rows; `full()` takes out steps of at most `batch_rows` rows, lists kept whole."""
+GROWTH = 512
 
-    def __init__(self, spec: Spec, batch_rows: int) -> None:
+
+class Pending:
+    """A queue of rows; `full()` takes out steps of `first_rows` to `batch_rows` rows, lists kept whole."""
+
+    def __init__(self, spec: Spec, batch_rows: int, first_rows: int | None = None) -> None:
         self._batch_rows = batch_rows
+        self._first_rows = batch_rows if first_rows is None else min(first_rows, batch_rows)
+        self._taken = 0  # rows given out so far
         self._empty = batches.empty(spec)
         self._parts: list[Batch] = []
         self._rows = 0
 
     def __len__(self) -> int:
         return self._rows
+
+    def step_rows(self) -> int:
+        """Rows of the next step."""
+        return min(self._batch_rows, max(self._first_rows, self._taken // GROWTH))
 
     def add(self, batch: Batch) -> None:
         if len(batch):
@@ -32,12 +45,13 @@ class Pending:
 
     def full(self) -> Iterator[Batch]:
         """Batches for as many steps as there are rows; the rest waits for later cuts."""
-        if self._rows < self._batch_rows:
+        if self._rows < self.step_rows():
             return
         rows = batches.concat(self._parts)
         start = 0
-        while len(rows) - start >= self._batch_rows:
-            stop = _list_boundary(rows.list_key_B, start, start + self._batch_rows)
+        while len(rows) - start >= (wanted := self.step_rows()):
+            stop = _list_boundary(rows.list_key_B, start, start + wanted)
+            self._taken += stop - start
             yield rows.rows(start, stop)
             start = stop
         # cloned: a view would keep the whole concatenation alive
@@ -56,9 +70,10 @@ class Pending:
 
     def state(self) -> State:
         rows = batches.concat(self._parts) if self._parts else self._empty
-        return {f.name: getattr(rows, f.name) for f in fields(rows)}
+        return {"taken": self._taken, **{f.name: getattr(rows, f.name) for f in fields(rows)}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
+        self._taken = int(state["taken"])
         rows = Batch(*(state[f.name] for f in fields(Batch)))
         self._parts, self._rows = ([rows] if len(rows) else []), len(rows)
 

@@ -146,7 +146,7 @@ class Scoring:
         """Task scores of every candidate, [U, C] each; padding scores 0."""
         valid_UC = candidates.item_UC >= 0
         batch = self._features.candidate_batch(kind, slots, candidates)
-        prediction = self._learner.predict(batch)
+        prediction = self._learner.predict(batch, ranking=True)
         names = (*self._features.spec.tasks, *prediction.extra)
         column_BN = torch.cat(
             [prediction.prob_BT, *(p.unsqueeze(1) for p in prediction.extra.values())], 1

@@ -10,6 +10,7 @@ import numpy as np
 
 from stream_mtl.config import Features as Settings
 from stream_mtl.events import Item
+from stream_mtl.shop.affinity import TOKENS, tokens_of
 from stream_mtl.shop.columns import Array, Column, Columns, Ints
 from stream_mtl.shop.leaders import Leaders
 from stream_mtl.shop.neighbours import Neighbours
@@ -30,6 +31,7 @@ class ItemColumns(Columns):
     category: Array
     brand: Array
     domain: Array
+    tokens: Array  # int16 [items, TOKENS], of title, category and brand
     log_price: Array  # float32 log(1 + price), NaN where not known
     listed: Array  # bool, the catalogue has announced it
     offered: Array  # bool, available and not withdrawn
@@ -46,6 +48,7 @@ class ItemColumns(Columns):
                 "category": Column("int32"),
                 "brand": Column("int32"),
                 "domain": Column("int32"),
+                "tokens": Column("int16", (TOKENS,)),
                 "log_price": Column("float32", (), np.nan),
                 "listed": Column("bool"),
                 "offered": Column("bool", (), True),
@@ -123,10 +126,15 @@ class Catalogue:
             if log_price != columns.log_price[slot]:
                 columns.log_price[slot] = log_price
                 self._learn_price(int(columns.category[slot]), float(log_price))
-        if not item.title or item.title == self.titles[slot]:
-            return False
-        self.titles[slot] = item.title
-        return True
+        fresh = bool(item.title) and item.title != self.titles[slot]
+        if fresh:
+            self.titles[slot] = item.title
+        columns.tokens[slot] = tokens_of(
+            self.titles[slot],
+            self.categories.names[columns.category[slot]],
+            self.brands.names[columns.brand[slot]],
+        )
+        return fresh
 
     def set_vectors(self, slot_N: Ints, vector_NE: Array) -> None:
         self.columns.vector[slot_N] = vector_NE

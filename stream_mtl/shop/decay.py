@@ -7,6 +7,8 @@ Source: Cormode et al., "Forward Decay" (ICDE 2009).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from stream_mtl.shop.columns import Array
@@ -39,11 +41,11 @@ class Fading:
     def at(self, time_ms: Array | int) -> Array:
         """The factor that turns a sum into its value at a time (float64)."""
         if isinstance(time_ms, int):
-            return self._at_one(time_ms)
+            return self._at_one(time_ms)  # type: ignore[no-any-return]  # a scalar array
         ahead = (np.asarray(time_ms) - self.landmark_ms) / self.half_life_ms
         return np.exp2(np.clip(-ahead, -200.0, 200.0))
 
-    def _at_one(self, time_ms: int) -> Array:
+    def _at_one(self, time_ms: int) -> Any:
         """`at` of one time, which is asked for again and again within a cut."""
         landmark_ms, then_ms, factor = self._now
         if (landmark_ms, then_ms) != (self.landmark_ms, time_ms):

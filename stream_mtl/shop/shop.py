@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from stream_mtl.config import Features as Settings
 from stream_mtl.events import (
@@ -22,7 +23,17 @@ from stream_mtl.events import (
     Search,
     View,
 )
-from stream_mtl.shop.catalogue import BOUGHT, CARTED, CLICKED, SHOWN, SPEEDS, STEADY, Catalogue
+from stream_mtl.shop import affinity
+from stream_mtl.shop.catalogue import (
+    BOUGHT,
+    CARTED,
+    CLICKED,
+    SHOWN,
+    SLOW,
+    SPEEDS,
+    STEADY,
+    Catalogue,
+)
 from stream_mtl.shop.columns import Array, Ints
 from stream_mtl.shop.decay import Fading
 from stream_mtl.shop.slots import Slots, Vocabulary
@@ -67,6 +78,7 @@ class Shop:
         self.queries = Queries(settings, text_dim)
         self.devices = Vocabulary(256)
         self.fadings = tuple(Fading(settings.half_life_ms * speed) for speed in SPEEDS)
+        self.crowd_2N = np.zeros((2, affinity.BUCKETS))  # tokens shown, acted upon, slow half-life
         self.link_fading = Fading(settings.half_life_ms * SPEEDS[-1])
         self.now_ms = 0  # newest event time seen
         self._touched: dict[str, None] = {}  # keys of lists that should be made anew, in order
@@ -347,6 +359,14 @@ class Shop:
             amount = np.array([c[4] for c in self._counts])
             weight_NS = np.stack([f.weight(time_ms) for f in self.fadings], 1) * amount[:, None]
             np.add.at(self.users.columns.count, (user, kind), weight_NS[:, STEADY])
+            affinity.count(
+                self.users.columns.taste,
+                self.crowd_2N,
+                user,
+                self.items.columns.tokens[item],
+                kind != SHOWN,
+                weight_NS[:, SLOW],
+            )
             self.items.count(item, kind, weight_NS)
         for pairs, table in (
             (self._covisits, self.items.covisits),
@@ -364,6 +384,9 @@ class Shop:
         self.items.rescale(factors)
         if factors[STEADY] != 1.0:
             self.users.columns.count *= factors[STEADY]
+        if factors[SLOW] != 1.0:
+            self.users.columns.taste *= np.float32(factors[SLOW])
+            self.crowd_2N *= factors[SLOW]
         factor = self.link_fading.rebase(self.now_ms)
         if factor != 1.0:
             for table in (self.items.covisits, self.items.transitions, self.queries.clicked):
@@ -378,6 +401,7 @@ class Shop:
             "landmarks": [f.landmark_ms for f in (*self.fadings, self.link_fading)],
             "touched": list(self._touched),
             "left": list(self._left),
+            "crowd_2N": torch.from_numpy(self.crowd_2N),
             "devices": self.devices.names[1:],
             "texts": [list(entry) for entry in self._texts],
             **nest("items", self.items.state()),
@@ -393,6 +417,7 @@ class Shop:
             fading.landmark_ms = landmark
         self._touched = dict.fromkeys(state["touched"])
         self._left = list(state["left"])
+        self.crowd_2N[:] = state["crowd_2N"].numpy()
         self.devices.restore(["", *state["devices"]])
         self._texts = [PendingText(*entry) for entry in state["texts"]]
         self._start_buffers()

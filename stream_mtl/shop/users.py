@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from stream_mtl.config import Features as Settings
+from stream_mtl.shop.affinity import OWN_BUCKETS, WORDS, words_of
 from stream_mtl.shop.catalogue import KINDS, normalised
 from stream_mtl.shop.columns import Array, Column, Columns, Ints
 from stream_mtl.shop.neighbours import Neighbours
@@ -25,6 +26,7 @@ class UserColumns(Columns):
     times: Array  # float32 [users, H] events of the run
     seen: Array  # int32 [users, SEEN] slots shown, newest first, -1 padded
     count: Array  # float64 [users, KINDS], steady half-life, in landmark units
+    taste: Array  # float32 [users, 2, OWN_BUCKETS], slow half-life: tokens shown, acted upon
     domain: Array  # int32, of the last event
     device: Array  # int32 code, of the last event that gave one
     query: Array  # int32 slot of the last query, -1 = none
@@ -41,6 +43,7 @@ class UserColumns(Columns):
                 "times": Column("float32", (history,)),
                 "seen": Column("int32", (SEEN,), -1),
                 "count": Column("float64", (KINDS,)),
+                "taste": Column("float32", (2, OWN_BUCKETS)),
                 "domain": Column("int32"),
                 "device": Column("int32"),
                 "query": Column("int32", (), -1),
@@ -127,6 +130,7 @@ class Users:
 
 class QueryColumns(Columns):
     domain: Array
+    words: Array  # int16 [queries, WORDS] tokens, 0 padded
     vector: Array  # float16 [queries, E]
     unit: Array  # float32 [queries, E]
 
@@ -134,6 +138,7 @@ class QueryColumns(Columns):
         super().__init__(
             {
                 "domain": Column("int32"),
+                "words": Column("int16", (WORDS,)),
                 "vector": Column("float16", (text_dim,)),
                 "unit": Column("float32", (text_dim,)),
             }
@@ -152,6 +157,8 @@ class Queries:
         slot = self.slots.add(query, time_ms)
         self.columns.reserve(slot + 1)
         self.clicked.reserve(slot + 1)
+        words = words_of(query)
+        self.columns.words[slot, : len(words)] = words
         return slot
 
     def set_vectors(self, slot_N: Ints, vector_NE: Array) -> None:

@@ -301,3 +301,16 @@ def test_restored_features_go_on_bit_for_bit() -> None:
     (shop, features), (other_shop, other_features) = pairs
     assert digest(shop.state()) == digest(other_shop.state())
     assert digest(features.state()) == digest(other_features.state())
+
+
+def test_a_click_on_an_item_that_the_shop_did_not_know_gives_no_rows() -> None:
+    """No list could have held it and no drawn negative is like it; shown items count all the same."""
+    _shop, features = made(events=random_clicks(400))
+    bare = exposure("bare", "u1", ["never seen"], 500_000, bare=True)
+    shown = exposure("shown", "u1", ["never seen", "i1"], 500_000)
+    features.open([bare, shown])
+    rows = features.rows([outcome(bare, (1.0,)), outcome(shown, (1.0, 0.0))])
+    assert len(rows.batch) == 2
+    assert rows.batch.list_key_B.unique().tolist() == [hash64("shown")]
+    late = features.rows([outcome(bare, (0.0,), revision=2, correction=True)])
+    assert not len(late.corrections)

@@ -1,0 +1,218 @@
+"""Does rehearsal keep what was learned of a domain that is away? The simulated shop `season`, on against off.
+
+    python -m benchmarks.forgetting [--seeds S ...] [--span-ms MS] [--json]
+
+One domain at a time is open for 36 hours, and the same people want different things in each. The returning
+domain is the second one, whose tastes are the others' turned round: its phase is followed by two phases of
+other domains, then it returns. Some exposures are held out of training by their hash; the click AUC on those of
+its phase is measured when the phase ends and again just before the domain returns, and the difference
+is what was lost. The first domain, met by a model that knew nothing yet, is told beside it. The current domain is
+judged prequentially, in the two phases while the returning one is away.
+
+Both arms take the same number of optimiser steps on equally many rows. With rehearsal a step has as
+many remembered rows as fresh ones; without it the second half are the fresh rows of the step before,
+so that every row is learned from twice. That is the fairer control: to count each fresh row twice
+in one step would give the gradient of counting it once.
+
+Cuts are minutes of event time and no lists are published: neither changes what is learned by much, both
+save time.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from benchmarks.ladder import leave_out_lists
+from benchmarks.report import Figure, note, parser, tell
+from benchmarks.shop_stream import ShopStream, minilm
+from stream_mtl import Config, build
+from stream_mtl.batch import Batch, concat
+from stream_mtl.learner import StepReport
+from stream_mtl.probes import exact_auc
+from stream_mtl.simulator.scenario import phase_at
+
+CLICK = 0
+RETURNING, FIRST = 1, 0  # phases whose domain is followed through two others
+PHASES = 4
+EVENTS = 60_000  # more than four phases have: the stream ends when they are over
+PROBE_SHARE = 0.1
+LOST_WITHOUT, LOST_WITH, WORSE_NOW = 5.0, 1.0, 0.5  # AUC points
+Floats = npt.NDArray[np.float64]
+
+
+class Memo:
+    """An encoder that remembers: two arms see the same texts."""
+
+    def __init__(self, encoder: Any) -> None:
+        self.dim, self._encoder, self._known = encoder.dim, encoder, dict[str, torch.Tensor]()
+
+    def encode(self, texts: Sequence[str]) -> torch.Tensor:
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            self._known.update(zip(new, self._encoder.encode(new).clone(), strict=True))
+        return torch.stack([self._known[text] for text in texts])
+
+
+@dataclass
+class Watch:
+    """Held-out rows by phase, and the served click probabilities by phase."""
+
+    probes: dict[int, list[Batch]] = field(default_factory=dict)
+    served: dict[int, list[tuple[Floats, Floats]]] = field(default_factory=dict)
+
+    def attach(self, pipeline: Any) -> None:
+        evaluation = pipeline.parts.evaluation
+
+        def add_probes(batch: Batch) -> None:
+            for phase, rows in by_phase(batch):
+                known = rows.select(rows.mask_BT[:, CLICK])
+                if len(known):
+                    self.probes.setdefault(phase, []).append(known.clone())
+
+        def observe(served_BT: torch.Tensor, batch: Batch) -> None:
+            known_B = batch.mask_BT[:, CLICK]
+            phase_B = torch.tensor([phase_at(t)[0] for t in batch.time_B.tolist()])
+            for phase in torch.unique(phase_B[known_B]).tolist():
+                of_B = known_B & (phase_B == phase)
+                said = (
+                    served_BT[of_B, CLICK].numpy().copy(),
+                    batch.label_BT[of_B, CLICK].numpy().copy(),
+                )
+                self.served.setdefault(phase, []).append(said)
+
+        evaluation.add_probes, evaluation.observe = add_probes, observe
+
+    def probe_auc(self, phase: int, learner: Any) -> float:
+        """Percent, of the model as it is now."""
+        rows = concat(self.probes[phase])
+        prob_B = learner.predict(rows).prob_BT[:, CLICK].numpy()
+        return 100 * exact_auc(prob_B, rows.label_BT[:, CLICK].numpy() > 0.5)
+
+    def served_auc(self, phase: int) -> float:
+        """Percent, of what was predicted when the items were shown."""
+        prob_B, label_B = (
+            np.concatenate(column) for column in zip(*self.served[phase], strict=True)
+        )
+        return 100 * exact_auc(prob_B, label_B > 0.5)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """AUC points of one fold."""
+
+    lost: float  # on the returning domain's probes
+    lost_first: float  # on the first domain's
+    now: float  # prequential, on the domains that are open while the returning one is away
+
+
+def by_phase(batch: Batch) -> list[tuple[int, Batch]]:
+    phase_B = torch.tensor([phase_at(t)[0] for t in batch.time_B.tolist()])
+    return [(int(p), batch.select(phase_B == p)) for p in torch.unique(phase_B).tolist()]
+
+
+def repeat_fresh_rows(learner: Any) -> None:
+    """Every step also takes the fresh rows of the step before: two visits a row, as with rehearsal."""
+    step, before = learner.step, list[Batch]()
+
+    def repeated(fresh: Batch) -> StepReport:
+        rows = concat([*before, fresh])
+        before[:] = [fresh]
+        report: StepReport = step(rows)
+        return report
+
+    learner.step = repeated
+
+
+def fold(seed: int, config: Config, encoder: Memo | None = None, events: int = EVENTS) -> Arm:
+    """One arm; `rehearsal.loss` of the config says which."""
+    pipeline, watch = build(config), Watch()
+    if encoder is not None:
+        pipeline.parts.encoder = encoder
+    watch.attach(pipeline)
+    leave_out_lists(pipeline)
+    learner = pipeline.parts.learner
+    if config.rehearsal.loss == "none":
+        repeat_fresh_rows(learner)
+    phase, after = 0, dict[tuple[int, int], float]()
+    for cut in ShopStream("season", events, seed).cuts(config):
+        result = pipeline.step(cut)
+        now = phase_at(result.event_time)[0] if result.event_time else phase
+        if now > phase:
+            after |= {
+                (p, phase): watch.probe_auc(p, learner)
+                for p in (phase, phase - 2)
+                if p in watch.probes
+            }
+            phase = now
+            if phase == PHASES:
+                break
+    current = [watch.served_auc(p) for p in range(RETURNING + 1, PHASES)]
+    return Arm(
+        lost=after[RETURNING, RETURNING] - after[RETURNING, RETURNING + 2],
+        lost_first=after[FIRST, FIRST] - after[FIRST, FIRST + 2],
+        now=float(np.mean(current)),
+    )
+
+
+def main() -> int:
+    options = parser(__doc__)
+    options.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13, 14, 15])
+    options.add_argument("--span-ms", type=int, default=300_000, help="event time of a cut")
+    options.add_argument(
+        "--events", type=int, default=EVENTS, help="at most; four phases are enough"
+    )
+    args = options.parse_args()
+    base: dict[str, Any] = {
+        "cut": {"file_span_ms": args.span_ms},
+        "evaluation": {"probe_share": PROBE_SHARE},
+    }
+    on, off = minilm(**base), minilm(**base, rehearsal={"loss": "none"})
+    encoder = Memo(build(on).parts.encoder)
+    arms: dict[str, list[Arm]] = {"on": [], "off": []}
+    for seed in args.seeds:
+        for name, config in (("on", on), ("off", off)):
+            arms[name].append(fold(seed, config, encoder, args.events))
+            note(f"seed {seed} rehearsal {name}: {arms[name][-1]}")
+    return tell(figures(arms["on"], arms["off"]), args.json)
+
+
+def figures(on: Sequence[Arm], off: Sequence[Arm]) -> list[Figure]:
+    def mean(values: Sequence[float]) -> float:
+        return float(np.mean(values))
+
+    lost_on, lost_off = mean([a.lost for a in on]), mean([a.lost for a in off])
+    worse = mean([b.now - a.now for a, b in zip(on, off, strict=True)])
+    first = mean([a.lost_first for a in on]), mean([a.lost_first for a in off])
+    return [
+        Figure(
+            "returning domain: AUC points lost, rehearsal off",
+            lost_off,
+            f">= {LOST_WITHOUT}",
+            lost_off >= LOST_WITHOUT,
+        ),
+        Figure(
+            "returning domain: AUC points lost, rehearsal on",
+            lost_on,
+            f"<= {LOST_WITH}",
+            lost_on <= LOST_WITH,
+        ),
+        Figure(
+            "current domain: AUC points that on is worse",
+            worse,
+            f"<= {WORSE_NOW}",
+            worse <= WORSE_NOW,
+        ),
+        Figure("first domain: AUC points lost, rehearsal off", first[1], "", None),
+        Figure("first domain: AUC points lost, rehearsal on", first[0], "", None),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

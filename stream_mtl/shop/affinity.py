@@ -1,0 +1,109 @@
+"""What people like, told by tokens: words of titles, category and brand, hashed into few buckets.
+
+For every user and for the crowd, faded sums say how often a token was shown and how often acted upon. Both
+sides count each token of an item, so their quotient is a rate, and
+
+    affinity(token) = log((acted + m * base) / (shown + m) / base)
+
+is how much more than usual (`base`, the rate over all tokens) someone goes for it; m shrinks towards
+"as usual" while little is known. Where a shop logs no impressions the same reads as a share of actions.
+Legend: N tokens in all, K tokens of an item, W buckets of a user, B rows.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from stream_mtl.hashing import hash64
+from stream_mtl.shop.columns import Array, Ints
+
+WORDS = 8  # of a title or query; the first ones say most
+TOKENS = WORDS + 2  # words, category, brand
+CATEGORY, BRAND = WORDS, WORDS + 1
+BUCKETS = 4_096  # of the crowd; token 0 = none
+OWN_BUCKETS = 256  # of a user: a person meets few of a shop's words
+SHOWN, ACTED = 0, 1
+SHRINK = 4.0  # m: token showings after which a user's own rate counts half
+CROWD_SHRINK = 50.0
+BELIEF = 50.0  # token showings before a base rate is one's own
+YOUNG_RATE = 0.08  # actions a showing, in a shop that nothing is known of
+_WORD = re.compile(r"[一-鿿]+|[^\W\d_一-鿿]{2,}")
+
+
+def words_of(text: str) -> list[int]:
+    """Tokens of the first distinct words; Chinese, which has no spaces, by pairs of characters."""
+    found: dict[str, None] = {}
+    for word in _WORD.findall(text.lower()):
+        if "一" <= word[0] <= "鿿" and len(word) > 2:
+            found.update(dict.fromkeys(word[i : i + 2] for i in range(len(word) - 1)))
+        else:
+            found[word] = None
+    return [_token(word) for word in list(found)[:WORDS]]
+
+
+def tokens_of(title: str, category: str, brand: str) -> list[int]:
+    """TOKENS numbers of an item, 0 where it has none."""
+    words = words_of(title)
+    ends = [
+        _token(f"{kind}\0{name}") if name else 0 for kind, name in (("c", category), ("b", brand))
+    ]
+    return [*words, *[0] * (WORDS - len(words)), *ends]
+
+
+def _token(text: str) -> int:
+    return hash64(text, "token") % (BUCKETS - 1) + 1
+
+
+def own(token_N: Array) -> Ints:
+    """Tokens to buckets of a user."""
+    return np.where(token_N > 0, (token_N.astype(np.int64) - 1) % (OWN_BUCKETS - 1) + 1, 0)
+
+
+def count(
+    taste_U2W: Array,
+    crowd_2N: Array,
+    user_E: Ints,
+    token_EK: Array,
+    acted_E: Array,
+    weight_E: Array,
+) -> None:
+    """Add E events in place: each token of the item once, bucket 0 takes what is none."""
+    side_EK = np.broadcast_to(acted_E.astype(np.int64)[:, None], token_EK.shape)
+    weight_EK = np.broadcast_to(weight_E[:, None], token_EK.shape)
+    np.add.at(taste_U2W, (user_E[:, None], side_EK, own(token_EK)), weight_EK)
+    np.add.at(crowd_2N, (side_EK, token_EK.astype(np.int64)), weight_EK)
+
+
+def of_crowd(crowd_2N: Array, fade: float, token_BK: Array) -> Array:
+    """[B, K] affinities of everybody; 0 for no token."""
+    sums_2BK = np.maximum(crowd_2N[:, token_BK], 0.0) * fade
+    return _affinity(sums_2BK, usual_rate(crowd_2N, fade), CROWD_SHRINK) * (token_BK > 0)
+
+
+def of_users(taste_U2W: Array, fade: float, row_B: Ints, token_BK: Array, usual: float) -> Array:
+    """[B, K] affinities of each row's user; `usual` is the crowd's base rate."""
+    total_2U = np.maximum(taste_U2W[:, :, 1:], 0.0).sum(2).T * fade
+    base_U = (total_2U[ACTED] + BELIEF * usual) / (total_2U[SHOWN] + BELIEF)
+    bucket_BK = own(token_BK)
+    sums_2BK = np.stack([taste_U2W[row_B[:, None], side, bucket_BK] for side in (SHOWN, ACTED)])
+    affinity_BK = _affinity(np.maximum(sums_2BK, 0.0) * fade, base_U[row_B, None], SHRINK)
+    return affinity_BK * (token_BK > 0)
+
+
+def usual_rate(crowd_2N: Array, fade: float) -> float:
+    """The crowd's rate over all tokens."""
+    total_2 = np.maximum(crowd_2N[:, 1:].sum(1), 0.0) * fade
+    return float((total_2[ACTED] + BELIEF * YOUNG_RATE) / (total_2[SHOWN] + BELIEF))
+
+
+def shared(token_BK: Array, other_BN: Array, weight_BN: Array) -> Array:
+    """[B] weights of the other tokens that stand among a row's own; both 0 padded."""
+    same_BKN = (token_BK[:, :, None] == other_BN[:, None, :]) & (token_BK > 0)[:, :, None]
+    return np.asarray((same_BKN.any(1) * weight_BN).sum(1))
+
+
+def _affinity(sums_2: Array, base: Array | float, shrink: float) -> Array:
+    rate = (sums_2[ACTED] + shrink * base) / (sums_2[SHOWN] + shrink)
+    return np.asarray(np.log(rate / base))

@@ -1,0 +1,39 @@
+"""The guard of rehearsal: a small dose of `benchmarks.forgetting`, with the arm that must forget beside it."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.forgetting import Arm, fold
+from stream_mtl import Config
+
+SEED = 11
+SMALL = {  # no encoder and long cuts: enough to see who forgets, and quick
+    "cut": {"file_span_ms": 900_000, "max_records": 20_000},
+    "evaluation": {"probe_share": 0.15},
+}
+
+
+@pytest.fixture(scope="module")
+def arms() -> dict[str, Arm]:
+    rehearsals: dict[str, dict[str, str]] = {"on": {}, "off": {"loss": "none"}}
+    return {
+        name: fold(SEED, Config.model_validate({**SMALL, "rehearsal": settings}))
+        for name, settings in rehearsals.items()
+    }
+
+
+def test_rehearsal_keeps_a_domain_that_was_away(arms: dict[str, Arm]) -> None:
+    """With rehearsal the returning domain loses little AUC, and far less than without."""
+    assert arms["on"].lost < 1.2
+    assert arms["on"].lost < arms["off"].lost - 0.8
+
+
+def test_without_rehearsal_the_domain_is_forgotten(arms: dict[str, Arm]) -> None:
+    """The naive arm shows that the stream does pull the shared features apart: the guard can fail."""
+    assert arms["off"].lost > 1.2
+
+
+def test_rehearsal_does_not_cost_the_domain_of_now(arms: dict[str, Arm]) -> None:
+    """A smaller dose than the benchmark's, so a wider margin."""
+    assert arms["on"].now > arms["off"].now - 1.5

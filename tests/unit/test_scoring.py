@@ -1,0 +1,131 @@
+"""Who gets a list, when, and of what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from schemas.scores import SCORES
+from stream_mtl.config import DAY, HOUR
+from tests.folds import NOON, Fold, line, shop_cuts, small
+
+
+def item(number: int, time_ms: int = NOON, **fields: Any) -> bytes:
+    return line(
+        "item", time_ms, item_id=f"i{number}", title=f"thing {number}", domain="toys",
+        category="all", price=10.0, **fields,
+    )  # fmt: skip
+
+
+def click(user: str, number: int, time_ms: int) -> bytes:
+    return line("click", time_ms, user_id=user, item_id=f"i{number}", domain="toys")
+
+
+def opened(**sections: Any) -> Fold:
+    """A shop of ten items, each clicked by somebody."""
+    fold = Fold(small(**sections))
+    fold.cut(*(item(n) for n in range(10)))
+    fold.cut(*(click(f"early{n}", n, NOON + n) for n in range(10)))
+    return fold
+
+
+def listed(record: dict[str, Any] | None, surface: str = "home") -> list[str]:
+    assert record is not None
+    return [entry["item_id"] for entry in record["lists"][surface]]
+
+
+def test_a_user_gets_a_list_with_the_cut_that_holds_their_event() -> None:
+    """Best value first, of other items than the one just looked at."""
+    record = opened().cut(click("ann", 1, NOON + 1_000))["user:ann"]
+    assert record is not None
+    values = [entry["value"] for entry in record["lists"]["home"]]
+    assert values == sorted(values, reverse=True)
+    assert values
+    assert "i1" not in listed(record)
+
+
+def test_a_second_list_waits_until_five_seconds_of_event_time_are_over() -> None:
+    """The event is not lost: the list goes out with the first cut late enough, asked for or not."""
+    fold = opened()
+    assert "user:ann" in fold.cut(click("ann", 1, NOON + 1_000))
+    assert "user:ann" not in fold.cut(click("ann", 2, NOON + 3_000))
+    later = fold.cut(click("bob", 3, NOON + 6_000))
+    assert "i2" not in listed(later["user:ann"])  # knows of the click that had to wait
+
+
+def test_the_interval_is_counted_from_the_list_and_not_from_the_event() -> None:
+    """4,999 ms are too early, 5,000 ms are not."""
+    fold = opened()
+    fold.cut(click("ann", 1, NOON + 1_000))
+    assert "user:ann" not in fold.cut(click("ann", 2, NOON + 5_999))
+    assert "user:ann" in fold.cut(click("ann", 3, NOON + 6_000))
+
+
+def test_a_user_who_stays_away_gets_a_tombstone_once() -> None:
+    """After their time to live; the next cuts say nothing more of them."""
+    fold = opened(features={"user_ttl_ms": DAY})
+    fold.cut(click("ann", 1, NOON + 1_000))
+    later = fold.cut(click("bob", 2, NOON + 2 * DAY))
+    assert later["user:ann"] is None
+    assert later["user:bob"] is not None
+    assert "user:ann" not in fold.cut(click("bob", 3, NOON + 4 * DAY - HOUR))
+
+
+def test_a_query_that_nobody_asks_any_more_gets_a_tombstone() -> None:
+    """Its list came when it was asked."""
+    fold = opened(features={"query_ttl_ms": DAY})
+    asked = line("search", NOON + 1_000, user_id="ann", query="Red  Thing", domain="toys")
+    assert listed(fold.cut(asked)["query:red thing"], "search")
+    assert fold.cut(click("bob", 2, NOON + 2 * DAY))["query:red thing"] is None
+
+
+def test_strangers_get_the_popular_list_of_a_domain_and_of_the_shop() -> None:
+    """The most clicked first, `value` its share of the demand."""
+    fold = opened()
+    out = fold.cut(*(click(f"u{n}", 7, NOON + HOUR + n) for n in range(20)))
+    for key in ("popular:toys", "popular:"):
+        record = out[key]
+        assert listed(record)[0] == "i7"
+        assert record is not None
+        values = [entry["value"] for entry in record["lists"]["home"]]
+        assert values == sorted(values, reverse=True)
+        assert abs(sum(values) - 1) < 1e-3
+
+
+def test_quiet_users_are_scored_again_beside_active_ones() -> None:
+    """Those scored longest ago first: their lists follow the shop although they do nothing."""
+    fold = opened(scoring={"quiet_users": 2})
+    out = fold.cut(click("ann", 1, NOON + HOUR), click("bob", 2, NOON + HOUR))
+    quiet = [key for key in out if key.startswith("user:early")]
+    assert quiet == ["user:early0", "user:early1"]
+
+
+def test_an_item_that_may_not_be_sold_is_in_no_list_from_its_cut_on() -> None:
+    """Out of stock, withdrawn: not for users, not for queries, not for strangers; back when it is back."""
+    fold = opened()
+    asked = line("search", NOON + 61_000, user_id="cat", query="thing 7", domain="toys")
+    out = fold.cut(item(7, NOON + 60_000, available=False), click("ann", 1, NOON + 61_000), asked)
+    for key, record in out.items():
+        surface = "search" if key.startswith("query:") else "home"
+        assert "i7" not in listed(record, surface), key
+    again = fold.cut(item(7, NOON + 120_000), click("ann", 2, NOON + 121_000))
+    assert "i7" in listed(again["user:ann"])
+
+
+def test_every_output_of_a_day_in_the_shop_is_a_valid_score_record() -> None:
+    """Keys, kinds and fields as the schema promises; items once a list, at most as many as configured."""
+    config = small()
+    fold = Fold(config).model
+    kinds = set()
+    for cut in shop_cuts(config, 1_500):
+        for output in fold.step(cut).outputs:
+            if output.value is None:
+                continue
+            record = SCORES.validate_json(output.value, strict=True)
+            kinds.add(record.kind)
+            name = {"user": "user_id", "query": "query", "popular": "domain"}[record.kind]
+            assert output.key == f"{record.kind}:{getattr(record, name)}"
+            assert record.model.cut == cut.number
+            for entries in record.lists.model_dump().values():
+                ids = [entry["item_id"] for entry in entries]
+                assert len(set(ids)) == len(ids) <= config.scoring.published
+    assert kinds == {"user", "query", "popular"}
