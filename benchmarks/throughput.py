@@ -6,8 +6,8 @@ encoding is not in these figures.
 
 Throughput: the topics hold a backlog; the trainer, a process of its own, reads it to its end. Timed are the events
 after `--warm`, when the memories are full. The bare loop (`benchmarks.bare_loop`) does the same steps,
-rehearsal and scoring on ready batches, before and after the trainer; the ratio is its seconds over the
-trainer's, by the clock on the wall and by CPU time (of all threads of each process). The broker shares the
+rehearsal and scoring on ready batches, twice after the trainer, the quicker one counting; predictions
+for rows at the moment of showing are the trainer's alone. The ratio is its seconds over the trainer's, by the clock on the wall and by CPU time (of all threads of each process). The broker shares the
 cores with the trainer and not with the bare loop.
 
 Latency: a producer writes at half of the measured rate into live topics; from the call that produces an

@@ -16,7 +16,6 @@ from stream_mtl import batch as batches
 from stream_mtl.batch import Batch, Spec
 from stream_mtl.state import State
 
-
 GROWTH = 512
 
 
