@@ -73,7 +73,11 @@ def task_losses(
     losses = []
     for task, kind in enumerate(kinds):
         loss_B = kind.loss(
-            shifted_BT, batch.label_BT[:, task], batch.mask_BT[:, task], batch.list_key_B
+            shifted_BT,
+            batch.label_BT[:, task],
+            batch.mask_BT[:, task],
+            batch.list_key_B,
+            batch.offset_B != 0,
         )
         losses.append((loss_B * rows.share_BT[:, task]).sum())
     loss_T = torch.stack(losses) / entropy_T

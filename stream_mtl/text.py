@@ -17,7 +17,9 @@ from torch import Tensor
 from stream_mtl.config import Text
 from stream_mtl.errors import ConfigError
 
-_ROWS = 16  # every forward has this many rows and a length of 8, 16, ... tokens: the same text gives
+_ROWS = (
+    16  # every forward has this many rows and a length of 8, 16, ... tokens: the same text gives
+)
 # the same bits whatever stands beside it, and few shapes keep the kernels warm
 
 
@@ -64,7 +66,9 @@ class TransformerEncoder:
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> Tensor:
         vector_NE = torch.zeros(len(texts), self.dim)
-        ids = self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens)["input_ids"]
+        ids = self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens)[
+            "input_ids"
+        ]
         by_length: dict[int, list[int]] = {}
         for row, tokens in enumerate(ids):
             by_length.setdefault(-(-len(tokens) // 8) * 8, []).append(row)

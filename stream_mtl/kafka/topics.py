@@ -38,17 +38,20 @@ def input_topics(config: Config) -> tuple[str, ...]:
 
 
 def plan(config: Config, retention_ms: int = INPUT_RETENTION_MS) -> dict[str, TopicPlan]:
-    """Every topic of ours and its settings. `retention_ms` -1 keeps old event times (simulations)."""
+    """Every topic of ours and its settings. `retention_ms` -1 keeps old event times (simulations).
+
+    Kafka reads the compaction lag off the record times, so a catalogue whose times are old would be
+    compacted at once, under the worker's roll-forward: with -1 nothing is compacted.
+    """
     many, names = config.topics.partitions, config.topics
     timed = {"cleanup.policy": "delete", "retention.ms": str(retention_ms)}
     compacted = {"cleanup.policy": "compact"}
     ledger = {"cleanup.policy": "delete", "retention.ms": str(LEDGER_RETENTION_MS)}
+    lagging = {**compacted, "min.compaction.lag.ms": str(COMPACTION_LAG_MS)}
     dead = {**timed, "max.message.bytes": "2097152"}  # the record and its context
     return {
         **{name: TopicPlan(many, timed) for name in names.events},
-        names.items: TopicPlan(
-            many, {**compacted, "min.compaction.lag.ms": str(COMPACTION_LAG_MS)}
-        ),
+        names.items: TopicPlan(many, timed if retention_ms < 0 else lagging),
         names.control: TopicPlan(1, timed),
         names.scores: TopicPlan(many, {**compacted, "delete.retention.ms": str(COMPACTION_LAG_MS)}),
         names.dlq: TopicPlan(many, dead),

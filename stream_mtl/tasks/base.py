@@ -40,10 +40,18 @@ class TaskKind(Protocol):
         """Of the head's sigmoid before the first step."""
         ...
 
-    def loss(self, logit_BT: Tensor, label_B: Tensor, mask_B: Tensor, list_key_B: Tensor) -> Tensor:
+    def loss(
+        self,
+        logit_BT: Tensor,
+        label_B: Tensor,
+        mask_B: Tensor,
+        list_key_B: Tensor,
+        drawn_B: Tensor,
+    ) -> Tensor:
         """Unreduced loss of shape B, in nats a row; exactly 0 where the label is unknown.
 
-        `logit_BT` already holds the sampling offset; rows of one list stand together.
+        `logit_BT` already holds the sampling offset; rows of one list stand together. `drawn_B` marks
+        rows of lists that nobody was shown: a click and its sampled negatives.
         """
         ...
 

@@ -11,7 +11,11 @@ from stream_mtl.tasks.base import Columns
 
 
 class Binary:
-    """BCE, and with `listwise` > 0 that many parts of a softmax over the rows of an exposure."""
+    """BCE, and with `listwise` > 0 that many parts of a softmax over a click and its drawn negatives.
+
+    Where a shop logs what it showed, BCE alone: the softmax sharpens the log-odds inside lists with a click
+    and would make all of them too high (by a quarter, on the simulated shop).
+    """
 
     has_prior = True
     base_rate = 0.05
@@ -21,13 +25,20 @@ class Binary:
         self.whole_lists = columns.listwise > 0
         self._own, self._listwise = columns.own, columns.listwise
 
-    def loss(self, logit_BT: Tensor, label_B: Tensor, mask_B: Tensor, list_key_B: Tensor) -> Tensor:
+    def loss(
+        self,
+        logit_BT: Tensor,
+        label_B: Tensor,
+        mask_B: Tensor,
+        list_key_B: Tensor,
+        drawn_B: Tensor,
+    ) -> Tensor:
         logit_B = logit_BT[:, self._own]
         known_B = label_B.masked_fill(~mask_B, 0.0)
         loss_B = F.binary_cross_entropy_with_logits(logit_B, known_B, reduction="none")
         if self._listwise:
             loss_B = loss_B + self._listwise * list_softmax_loss(
-                logit_B, known_B, mask_B, list_key_B
+                logit_B, known_B, mask_B & drawn_B, list_key_B
             )
         return torch.where(mask_B, loss_B, 0.0)
 

@@ -47,7 +47,14 @@ class Funnel:
         self.columns = (columns.own, columns.after)
         self._own, self._after = columns.own, columns.after
 
-    def loss(self, logit_BT: Tensor, label_B: Tensor, mask_B: Tensor, list_key_B: Tensor) -> Tensor:
+    def loss(
+        self,
+        logit_BT: Tensor,
+        label_B: Tensor,
+        mask_B: Tensor,
+        list_key_B: Tensor,
+        drawn_B: Tensor,
+    ) -> Tensor:
         log_p_B = self.log_probability(logit_BT).clamp(max=_TOP)
         known_B = label_B.masked_fill(~mask_B, 0.0)
         loss_B = -(known_B * log_p_B + (1 - known_B) * log1mexp(log_p_B))

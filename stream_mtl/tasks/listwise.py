@@ -23,7 +23,14 @@ class Listwise:
         self.columns = (columns.own,)
         self._own = columns.own
 
-    def loss(self, logit_BT: Tensor, label_B: Tensor, mask_B: Tensor, list_key_B: Tensor) -> Tensor:
+    def loss(
+        self,
+        logit_BT: Tensor,
+        label_B: Tensor,
+        mask_B: Tensor,
+        list_key_B: Tensor,
+        drawn_B: Tensor,
+    ) -> Tensor:
         logit_B = logit_BT[:, self._own]
         known_B = label_B.masked_fill(~mask_B, 0.0)
         point_B = F.binary_cross_entropy_with_logits(logit_B, known_B, reduction="none")

@@ -18,7 +18,7 @@ KINDS = [pytest.param(kind(Columns(0, 1, 0.5)), id=name) for name, kind in TASKS
 
 def loss_of(kind: TaskKind, logit_BT: torch.Tensor, mask_B: torch.Tensor) -> torch.Tensor:
     batch = rows(len(logit_BT))
-    return kind.loss(logit_BT, batch.label_BT[:, 0], mask_B, batch.list_key_B)
+    return kind.loss(logit_BT, batch.label_BT[:, 0], mask_B, batch.list_key_B, mask_B)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_funnel_loss_equals_the_textbook_form_in_double_precision() -> None:
     logit_BT = 4 * torch.randn(500, 2, generator=torch.Generator().manual_seed(5))
     label_B = (torch.arange(500) % 3 == 0).float()
     mask_B = torch.ones(500, dtype=torch.bool)
-    loss_B = kind.loss(logit_BT, label_B, mask_B, torch.zeros(500, dtype=torch.int64))
+    loss_B = kind.loss(logit_BT, label_B, mask_B, torch.zeros(500, dtype=torch.int64), ~mask_B)
     p_B = logit_BT.double().sigmoid().prod(1)
     expected_B = -(label_B * p_B.log() + (1 - label_B) * torch.log1p(-p_B))
     torch.testing.assert_close(loss_B.double(), expected_B, rtol=2e-5, atol=1e-7)
@@ -101,7 +101,9 @@ def test_funnel_survives_where_the_plain_form_does_not() -> None:
     assert torch.log(1 - certain_BT.sigmoid().prod(1)).isinf().all()
     no = torch.zeros(1)
     mask_B = torch.ones(1, dtype=torch.bool)
-    loss_B = TASKS["funnel"](Columns(0, 1)).loss(certain_BT, no, mask_B, torch.zeros(1).long())
+    loss_B = TASKS["funnel"](Columns(0, 1)).loss(
+        certain_BT, no, mask_B, torch.zeros(1).long(), ~mask_B
+    )
     assert loss_B.item() == pytest.approx(-math.log(1e-6), rel=1e-2)
 
 
@@ -109,7 +111,11 @@ def test_list_without_a_positive_gives_only_its_bce() -> None:
     kind = TASKS["listwise"](Columns(0))
     logit_BT = torch.tensor([[0.3], [1.0], [-2.0]])
     loss_B = kind.loss(
-        logit_BT, torch.zeros(3), torch.ones(3, dtype=torch.bool), torch.zeros(3).long()
+        logit_BT,
+        torch.zeros(3),
+        torch.ones(3, dtype=torch.bool),
+        torch.zeros(3).long(),
+        torch.zeros(3, dtype=torch.bool),
     )
     torch.testing.assert_close(loss_B, 0.2 * torch.nn.functional.softplus(logit_BT[:, 0]))
 
@@ -124,3 +130,14 @@ def test_list_softmax_sums_to_one_cross_entropy_a_list() -> None:
     first = -logit_B[:3].log_softmax(0)[1]
     second = -logit_B[3:].log_softmax(0)[0]
     torch.testing.assert_close(loss_B, torch.tensor([0.0, first, 0.0, second, 0.0]))
+
+
+def test_binary_task_ranks_only_lists_that_were_drawn() -> None:
+    """A list that a shop has shown gives the plain BCE, whatever `listwise` is."""
+    kind, plain = TASKS["binary"](Columns(0, None, 1.0)), TASKS["binary"](Columns(0, None, 0.0))
+    logit_BT, label_B = torch.tensor([[0.3], [1.0], [-2.0]]), torch.tensor([0.0, 1.0, 0.0])
+    known_B, key_B = torch.ones(3, dtype=torch.bool), torch.zeros(3).long()
+    shown_B = kind.loss(logit_BT, label_B, known_B, key_B, ~known_B)
+    drawn_B = kind.loss(logit_BT, label_B, known_B, key_B, known_B)
+    torch.testing.assert_close(shown_B, plain.loss(logit_BT, label_B, known_B, key_B, known_B))
+    assert drawn_B[1] > shown_B[1]
