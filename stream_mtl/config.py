@@ -80,7 +80,7 @@ class Source(Section):
 class Cutting(Section):
     """When a cut closes. It bounds commits, not learning."""
 
-    interval_ms: Positive = Field(200, description="live: wall time after the first record")
+    interval_ms: Positive = Field(200, description="live: at most one cut in this wall time")
     max_records: Positive = Field(2_000, description="live and in files")
     file_span_ms: Positive = Field(5_000, description="in files: event time")
     idle_cuts: Positive = Field(
@@ -231,7 +231,7 @@ class Evaluation(Section):
     probe_share: Share = Field(
         0.05, description="of exposures, by hash, kept out of training for probes"
     )
-    probe_every: Positive = Field(50, description="steps between two probe evaluations")
+    probe_every: Positive = Field(200, description="steps between two probe evaluations")
 
 
 class Checkpoint(Section):

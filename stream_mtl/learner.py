@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 _TABLE_STD = 0.05  # one Adagrad step at the default rate moves a row about this far
 _PREDICT_ROWS = 1024  # of one forward: the experts' activations then stay in the CPU's cache
+_JUDGED = 128  # rows a step that the trust is judged by; more say little more
 _COUNTERS = ("version", "skipped", "skipped_in_a_row")
 
 Entry = TypeVar("Entry")
@@ -62,7 +63,7 @@ class StepReport:
     nonfinite: bool  # skipped before anything moved
     rows: int
     rehearsed: int
-    digest: str  # hex, 128 bit: touched rows, losses and all dense parameters after the step
+    digest: str  # hex, 128 bit: touched rows after the step, and losses
 
 
 class Learner:
@@ -178,10 +179,11 @@ class Learner:
         self._rates.commit(sums_2T)
         self._version, self._skipped_in_a_row = self._version + 1, 0
         logit_BT = logit_BT.detach()[: len(fresh)]
-        self._trust.observe(logit_BT, fresh)
+        judged = min(len(fresh), _JUDGED)
+        self._trust.observe(logit_BT[:judged], fresh.rows(0, judged))
         for memory in self._memories:
             memory.add(fresh, logit_BT, self._version)
-        return self._report(rows, numbers, active_T.tolist(), self._digest(row_U, moved_UH, loss_T))
+        return self._report(rows, numbers, active_T.tolist(), _digest(row_U, moved_UH, loss_T))
 
     def correct(self, batch: Batch) -> int:
         """Late labels: repairs the rows that memories hold; returns how many labels were written."""
@@ -303,12 +305,16 @@ class Learner:
             self._version, losses, weights, numbers[-1], False, fresh, rehearsed, digest
         )
 
-    def _digest(self, row_U: Tensor, moved_UH: Tensor, loss_T: Tensor) -> str:
-        dense = nn.utils.parameters_to_vector(self._parameters)
-        hashed = hashlib.sha256()  # in hardware, twice as fast as blake2b
-        for tensor in (row_U, moved_UH, loss_T, dense):
-            hashed.update(tensor.detach().cpu().numpy().tobytes())
-        return hashed.hexdigest()[:32]
+    def dense_digest(self) -> str:
+        """Of all dense parameters as they are now (hex, 128 bit): asked for once a cut."""
+        return _digest(nn.utils.parameters_to_vector(self._parameters))
+
+
+def _digest(*tensors: Tensor) -> str:
+    hashed = hashlib.sha256()  # in hardware, twice as fast as blake2b
+    for tensor in tensors:
+        hashed.update(tensor.detach().cpu().numpy().tobytes())
+    return hashed.hexdigest()[:32]
 
 
 def entry(key: str, name: str, registry: Mapping[str, Entry]) -> Entry:

@@ -197,6 +197,7 @@ class Pipeline:
                 cut.number,
                 outputs_digest,
                 [r.digest for r in self.reports],
+                self.parts.learner.dense_digest() if self.reports else "",
                 sorted(self.totals.items()),
             ]
         )

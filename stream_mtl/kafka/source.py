@@ -27,6 +27,7 @@ class Source:
         self._config = config
         self._clock = clock
         self._reader = Reader(config, config.source.rank if rank is None else rank)
+        self._frozen_at = 0.0  # monotonic, of the newest live cut
 
     def open(self, positions: Mapping[Place, int]) -> None:
         """Start at these positions; a partition without one starts where `source.start` says.
@@ -71,7 +72,9 @@ class Source:
     def next_cut(self, number: int, stop: Callable[[], bool] = lambda: False) -> Cut | None:
         """The next live micro-batch; None when no record came within one interval, or on `stop`.
 
-        It closes `cut.interval_ms` after its first record or at `cut.max_records`; records beyond wait.
+        It closes `cut.interval_ms` after the one before, so that what came in meanwhile need not wait
+        again, but gives records that are on their way a quarter of that; or at `cut.max_records`,
+        records beyond wait.
         In a backlog it looks ahead until every partition has shown its next record, so that a cut takes
         the earliest ones of all.
         """
@@ -79,6 +82,8 @@ class Source:
         interval_s = self._config.cut.interval_ms / 1_000
         deadline = time.monotonic() + interval_s
         started = len(reader) > 0
+        if started:
+            deadline = self._deadline(interval_s)
         while self._wants_more(limit) and not stop():
             left_s = deadline - time.monotonic()
             if left_s <= 0:
@@ -88,13 +93,19 @@ class Source:
             ask = missing if missing > 0 else limit
             reader.poll(ask if started else 1, min(left_s, _NAP_S))
             if len(reader) and not started:
-                started, deadline = True, time.monotonic() + interval_s
+                started, deadline = True, self._deadline(interval_s)
         cut = None
         if len(reader) and not stop():
             slices = reader.take(min(limit, len(reader)))
             cut = Cut(number, _records(slices), _ranges(slices), self._clock())
+            self._frozen_at = time.monotonic()
         reader.refresh_lag()
         return cut
+
+    def _deadline(self, interval_s: float) -> float:
+        """When the cut closes whose first record is here."""
+        now = time.monotonic()
+        return min(max(self._frozen_at + interval_s, now + interval_s / 4), now + interval_s)
 
     def _wants_more(self, limit: int) -> bool:
         held = len(self._reader)
