@@ -1,10 +1,10 @@
 """The least that the same learning and scoring could cost: a plain torch loop on ready batches.
 
-Same network, optimisers, numbers of steps, fresh, rehearsed and scored rows, and rows a forward, as the run
+Same network, task losses, optimisers, numbers of steps, fresh, rehearsed and scored rows, and rows a forward, as the run
 it is compared with. Batches lie ready in memory, filled at random; rehearsed rows are picked at random
 from preallocated tensors, into which fresh rows are written. There is no decoding, join, feature,
 candidate, ranking, record, digest, broker or prediction at the moment of showing. Nothing of the
-project is on its path but the network (`nn.Module`).
+project is on its path but the network (`nn.Module`) and the loss functions of the tasks.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class BareLoop:
     def __init__(self, spec: Spec, config: Config) -> None:
         torch.set_num_threads(config.threads)
         self._config, self._draws = config, torch.Generator().manual_seed(1)
-        parts = Parts(spec, config.model, task_kinds(spec, config), self._draws)
+        self._kinds = task_kinds(spec, config)
+        parts = Parts(spec, config.model, self._kinds, self._draws)
         self._model = MODELS[config.model.name](parts)
         assert isinstance(self._model, nn.Module)
         self._table_RH = 0.05 * torch.randn(
@@ -109,6 +110,7 @@ class BareLoop:
             position_B=torch.randint(0, 10, (rows,), generator=draws),
             label_BT=(torch.rand(rows, len(spec.tasks), generator=draws) < 0.1).float(),
             mask_BT=torch.ones(rows, len(spec.tasks), dtype=torch.bool),
+            list_key_B=torch.arange(rows) // 10,
         )
 
     def _step(self, number: int, fresh_rows: int, rehearsed_rows: int) -> None:
@@ -120,7 +122,14 @@ class BareLoop:
         row_U, inverse_BF = torch.unique(batch.sparse_BF, return_inverse=True)
         touched_UH = self._table_RH[row_U].requires_grad_()
         logit_BT = self._model(F.embedding(inverse_BF, touched_UH), batch)
-        loss = F.binary_cross_entropy_with_logits(logit_BT, batch.label_BT)
+        no_B = torch.zeros(len(batch), dtype=torch.bool)
+        losses = [
+            kind.loss(
+                logit_BT, batch.label_BT[:, t], batch.mask_BT[:, t], batch.list_key_B, no_B
+            ).mean()
+            for t, kind in enumerate(self._kinds)
+        ]
+        loss = torch.stack(losses).mean()
         old = torch.cat([kept[pick] for kept, pick in zip(self._logits, picks, strict=True)])
         loss = loss + 0.5 * (logit_BT[len(fresh) :] - old).square().mean()
         self._adamw.zero_grad()
@@ -140,13 +149,14 @@ class BareLoop:
 
     @torch.no_grad()
     def _keep(self, number: int, fresh: Batch, logit_BT: Tensor) -> None:
-        """Fresh rows go round through one memory after the other."""
-        task = number % len(self._memories)
-        memory = self._memories[task]
-        start = number * len(fresh) % (len(memory) - len(fresh))
-        for f in fields(Batch):
-            getattr(memory, f.name)[start : start + len(fresh)] = getattr(fresh, f.name)
-        self._logits[task][start : start + len(fresh)] = logit_BT
+        """A third of the fresh rows into each memory: what a full reservoir takes in is less than all."""
+        share = len(fresh) // len(self._memories)
+        for task, memory in enumerate(self._memories):
+            start = number * share % (len(memory) - share)
+            part = fresh.rows(task * share, (task + 1) * share)
+            for f in fields(Batch):
+                getattr(memory, f.name)[start : start + share] = getattr(part, f.name)
+            self._logits[task][start : start + share] = logit_BT[task * share : (task + 1) * share]
 
     @torch.inference_mode()
     def _score(self, rows: int) -> None:

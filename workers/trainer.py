@@ -6,6 +6,7 @@ die at any moment, and the next start goes on from the ledger.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from workers.startup import Ready, TrainerOptions, publication_of, start
 
 _REFRESH_S = 3_000.0  # an idle job's offsets: at least hourly
 _RETRY_S = 2.0
+_GC_THRESHOLDS = (50_000, 20, 50)
 _PATIENCE_S = 60.0  # with until_idle: a broker that is away longer ends the run
 _SHUTDOWN_S = 600.0  # of the last checkpoint; a grace period ends it earlier
 
@@ -112,6 +114,9 @@ class Trainer:
         self._take_up(ready)
         partitions = ",".join(f"{topic}-{number}" for topic, number in self._ports.source.positions)
         self._observer.phase("running", partitions=partitions)
+        # State is many small objects that live long; walking through them again and again finds no garbage.
+        gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLDS)
         running = self._ports.elapsed()
         self._loop()
         seconds = self._ports.elapsed() - running

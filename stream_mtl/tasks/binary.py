@@ -36,7 +36,7 @@ class Binary:
         logit_B = logit_BT[:, self._own]
         known_B = label_B.masked_fill(~mask_B, 0.0)
         loss_B = F.binary_cross_entropy_with_logits(logit_B, known_B, reduction="none")
-        if self._listwise:
+        if self._listwise and bool(drawn_B.any()):
             loss_B = loss_B + self._listwise * list_softmax_loss(
                 logit_B, known_B, mask_B & drawn_B, list_key_B
             )
