@@ -153,9 +153,7 @@ class Reader:
     def _slice(self, place: Place, records: list[Record]) -> Slice:
         start = stop = self.position[place]
         if records:
-            stop = records[-1].offset + 1
-            if not self._buffer[place]:
-                stop = max(stop, self._end.get(place, stop))  # past markers: lag tools then show 0
+            stop = records[-1].offset + 1  # never up to an end event: it may know of unread records
         self.position[place] = stop
         return Slice(place, start, stop, tuple(records))
 
@@ -176,6 +174,10 @@ class Reader:
         for waiting in self._buffer.values():
             waiting.clear()
         self._held = 0
+        self._assign(self.position)
+
+    def ask_again(self) -> None:
+        """Fetch anew from the positions; every end must be told again."""
         self._assign(self.position)
 
     def bounds(self, place: Place) -> tuple[int, int]:

@@ -28,6 +28,7 @@ class Source:
         self._clock = clock
         self._reader = Reader(config, config.source.rank if rank is None else rank)
         self._frozen_at = 0.0  # monotonic, of the newest live cut
+        self._asked_again = False  # since then, whether this is really the end
 
     def open(self, positions: Mapping[Place, int]) -> None:
         """Start at these positions; a partition without one starts where `source.start` says.
@@ -48,7 +49,16 @@ class Source:
 
     @property
     def at_end(self) -> bool:
-        """Has every owned partition reported its end, with nothing polled left to cut?"""
+        """Has every owned partition reported its end, twice, with nothing polled left to cut?
+
+        The first time the log is asked once more from where we stand: a pause during a long step throws away
+        what was fetched ahead, and an end that was known before says nothing of what is fetched again.
+        """
+        if not self._reader.at_end:
+            return False
+        if not self._asked_again:
+            self._asked_again = True
+            self._reader.ask_again()
         return self._reader.at_end
 
     @property
@@ -98,7 +108,7 @@ class Source:
         if len(reader) and not stop():
             slices = reader.take(min(limit, len(reader)))
             cut = Cut(number, _records(slices), _ranges(slices), self._clock())
-            self._frozen_at = time.monotonic()
+            self._frozen_at, self._asked_again = time.monotonic(), False
         reader.refresh_lag()
         return cut
 
