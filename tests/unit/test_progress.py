@@ -61,12 +61,19 @@ def test_elsewhere_than_on_a_terminal_plain_lines_go_to_stderr(
     assert "\x1b" not in said.err
 
 
-def test_a_terminal_gets_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The live display takes the same calls."""
+def test_a_terminal_gets_a_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The live display takes the same calls, and shows on stderr alone."""
     monkeypatch.setattr(output, "is_live", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes the captured stream for a terminal
+    monkeypatch.setenv("TERM", "xterm")
     with progress("demo") as observer:
         observer.phase("running")
         observer.summary({"tasks": {"click": {"auc": 0.5, "labels": 3}}})
+    shown = capsys.readouterr()
+    assert "demo" in shown.err
+    assert shown.out == ""
 
 
 @pytest.mark.parametrize(
