@@ -6,27 +6,27 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
-FIRST_S = 1.0  # a shorter step costs nothing: pausing throws away what was fetched ahead
+FIRST_S = 1.0  # a shorter step costs nothing: letting go throws away what was fetched ahead
 EVERY_S = 0.5
 
 
 class Heartbeat:
-    """`with Heartbeat(pause, poll, resume): long_step()`.
+    """`with Heartbeat(let_go, poll, take_up): long_step()`.
 
-    A thread waits a second; if the step still runs, it calls `pause` once and then `poll` twice a second.
-    `resume` is called at the end when it had paused. An error of the thread is raised at the end, unless the
+    A thread waits a second; if the step still runs, it calls `let_go` once and then `poll` twice a second.
+    `take_up` is called at the end when it had let go. An error of the thread is raised at the end, unless the
     step itself failed.
     """
 
     def __init__(
         self,
-        pause: Callable[[], None],
+        let_go: Callable[[], None],
         poll: Callable[[], object],
-        resume: Callable[[], None],
+        take_up: Callable[[], None],
         first_s: float = FIRST_S,
         every_s: float = EVERY_S,
     ) -> None:
-        self._pause, self._poll, self._resume = pause, poll, resume
+        self._let_go, self._poll, self._take_up = let_go, poll, take_up
         self._first_s, self._every_s = first_s, every_s
         self._done = threading.Event()
         self._error: BaseException | None = None
@@ -50,13 +50,13 @@ class Heartbeat:
         if self._done.wait(self._first_s):
             return
         try:
-            self._pause()
+            self._let_go()
             try:
                 while True:
                     self._poll()
                     if self._done.wait(self._every_s):
                         return
             finally:
-                self._resume()
+                self._take_up()
         except BaseException as error:  # carried over to the caller's thread
             self._error = error

@@ -112,11 +112,17 @@ class Reader:
         self._keep_all(messages)
         return len(messages)
 
-    def pause(self) -> None:
-        self.client.pause([TopicPartition(*place) for place in self.position])
+    def let_go(self) -> None:
+        """Hand all partitions back to the client, so that polling it brings nothing.
 
-    def resume(self) -> None:
-        self.client.resume([TopicPartition(*place) for place in self.position])
+        Not the client's own pause: what that one throws away and where it goes on is the client's
+        bookkeeping (batch consumption once skipped offsets over it); here it is ours alone.
+        """
+        self.client.unassign()
+
+    def take_up(self) -> None:
+        """After `let_go`: go on behind the last record that poll gave us; ends must be told again."""
+        self._assign(self._fetched)
 
     def take(self, count: int) -> list[Slice]:
         """The earliest `count` polled records, as one slice of every owned partition (idle: start == stop).
@@ -179,6 +185,10 @@ class Reader:
     def ask_again(self) -> None:
         """Fetch anew from the positions; every end must be told again."""
         self._assign(self.position)
+
+    def confirms_end(self) -> bool:
+        """Are the ends that were told those of the broker now? A request a partition."""
+        return all(end >= self.bounds(place)[1] for place, end in self._end.items())
 
     def bounds(self, place: Place) -> tuple[int, int]:
         """First offset held and the one after the last stable record: a request to the broker."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from stream_mtl.config import Config
 from stream_mtl.cut import Cut, Range, Record, records_digest
 from stream_mtl.errors import BrokerUnavailable, RollForwardMismatch, TopicChanged
-from stream_mtl.kafka.heartbeat import Heartbeat
+from stream_mtl.kafka.heartbeat import EVERY_S, FIRST_S, Heartbeat
 from stream_mtl.kafka.ownership import Place
 from stream_mtl.kafka.reader import Reader, Slice
 
@@ -51,15 +51,16 @@ class Source:
     def at_end(self) -> bool:
         """Has every owned partition reported its end, twice, with nothing polled left to cut?
 
-        The first time the log is asked once more from where we stand: a pause during a long step throws away
-        what was fetched ahead, and an end that was known before says nothing of what is fetched again.
+        The first time the log is fetched once more from where we stand, since an end that was told before
+        says nothing of what came since; the second time the ends are held against the broker's.
         """
         if not self._reader.at_end:
             return False
         if not self._asked_again:
             self._asked_again = True
             self._reader.ask_again()
-        return self._reader.at_end
+            return False
+        return self._reader.confirms_end()
 
     @property
     def gap_records(self) -> dict[str, int]:
@@ -144,13 +145,15 @@ class Source:
             _compare(recorded[one.place], one)
         return list(_records(slices))
 
-    def heartbeat(self) -> Heartbeat:
+    def heartbeat(self, first_s: float = FIRST_S, every_s: float = EVERY_S) -> Heartbeat:
         """`with source.heartbeat(): step()` keeps the client alive however long the step is.
 
-        After a second it pauses all partitions and polls; what a poll still returns is kept.
+        After `first_s` it gives all partitions back and polls; afterwards reading goes on where it was.
         """
         reader = self._reader
-        return Heartbeat(reader.pause, lambda: reader.poll(100, 0.0), reader.resume)
+        return Heartbeat(
+            reader.let_go, lambda: reader.poll(100, 0.0), reader.take_up, first_s, every_s
+        )
 
     def _poll_until(self, stops: Mapping[Place, int]) -> None:
         deadline = time.monotonic() + _PATIENCE_S

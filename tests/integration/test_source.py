@@ -219,7 +219,7 @@ def test_a_log_that_ends_before_the_recorded_cut_is_noticed(config: Config) -> N
 
 @pytest.mark.integration
 def test_a_long_step_neither_loses_nor_doubles_records(config: Config) -> None:
-    """The heartbeat pauses and polls; what it polled, and what came meanwhile, is cut once."""
+    """The heartbeat lets go and polls; what waited, and what came meanwhile, is cut once."""
     small = config.model_copy(update={"cut": config.cut.model_copy(update={"max_records": 20})})
     write_events(small, 500)
     source = opened(small)
@@ -231,6 +231,23 @@ def test_a_long_step_neither_loses_nor_doubles_records(config: Config) -> None:
     records = [*first.records, *(record for cut in drained(source) for record in cut.records)]
     source.close()
     assert values(records) == sorted(b"event %d" % i for i in range(600))
+
+
+@pytest.mark.integration
+def test_letting_go_after_every_cut_neither_loses_nor_doubles_records(config: Config) -> None:
+    """Steps that are all long, down to the last few records of the log: each is cut once."""
+    small = config.model_copy(update={"cut": config.cut.model_copy(update={"max_records": 60})})
+    write_events(small, 3_000)
+    source = opened(small)
+    records: list[Record] = []
+    while not source.at_end:
+        cut = source.next_cut(1)
+        if cut is not None:
+            records += cut.records
+            with source.heartbeat(first_s=0.0, every_s=0.001):
+                time.sleep(0.005)
+    source.close()
+    assert values(records) == sorted(b"event %d" % i for i in range(3_000))
 
 
 @pytest.mark.integration

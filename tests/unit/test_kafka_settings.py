@@ -189,26 +189,26 @@ def test_a_time_out_or_disconnect_trips_the_wire() -> None:
 def test_a_short_step_is_not_disturbed_by_the_heartbeat() -> None:
     """Pausing throws prefetched records away, so it waits for a step that is really long."""
     calls: list[str] = []
-    with Heartbeat(lambda: calls.append("pause"), lambda: None, lambda: None):
+    with Heartbeat(lambda: calls.append("let go"), lambda: None, lambda: None):
         pass
     assert calls == []
 
 
-def test_a_long_step_is_polled_and_resumed() -> None:
-    """Pause once, poll until the step ends, resume."""
+def test_a_long_step_is_polled_and_taken_up() -> None:
+    """Let go once, poll until the step ends, take up."""
     calls: list[str] = []
     beat = Heartbeat(
-        lambda: calls.append("pause"),
+        lambda: calls.append("let go"),
         lambda: calls.append("poll"),
-        lambda: calls.append("resume"),
+        lambda: calls.append("take up"),
         first_s=0.0,
         every_s=0.001,
     )
     with beat:
         while calls.count("poll") < 3:
             time.sleep(0.001)
-    assert calls[0] == "pause"
-    assert calls[-1] == "resume"
+    assert calls[0] == "let go"
+    assert calls[-1] == "take up"
     assert set(calls[1:-1]) == {"poll"}
 
 
