@@ -160,22 +160,22 @@ class Task(Section):
 def _tasks() -> dict[str, Task]:
     return {
         "click": Task(kind="binary", listwise=1.0),
-        "purchase": Task(kind="funnel", after="click"),
-        "search": Task(kind="listwise"),
+        "purchase": Task(kind="funnel", after="click", weight=0.3),
+        "search": Task(kind="listwise", weight=0.3),
     }
 
 
 class Model(Section):
     name: str = "mmoe"
     embedding_dim: Positive = 16
-    text_dim: Positive = Field(32, description="width of the trained projection of a text vector")
+    text_dim: Positive = Field(8, description="width of the trained projection of a text vector")
     experts: Positive = 4
     hidden: Positive = 128
     tower: Positive = 64
 
 
 class Balancer(Section):
-    name: str = "mean"
+    name: str = "weighted"
 
 
 class Memory(Section):
@@ -186,7 +186,7 @@ class Memory(Section):
 class Rehearsal(Section):
     loss: str = Field("der++", description="none, er, der, der++")
     ratio: float = Field(1.0, ge=0, description="rehearsed rows per fresh row")
-    alpha: float = Field(2.0, ge=0, description="weight of a row's logit term (der, der++)")
+    alpha: float = Field(0.5, ge=0, description="weight of a row's logit term (der, der++)")
     beta: float = Field(
         0.25, ge=0, description="weight of a row's label term (er, der++); a fresh row's is 1"
     )
@@ -194,7 +194,9 @@ class Rehearsal(Section):
 
 class Optimizer(Section):
     dense: Literal["adamw", "sgd"] = "adamw"
-    dense_lr: float = Field(2e-3, gt=0)
+    dense_lr: float = Field(5e-4, gt=0, description="rate of the dense parameters in the long run")
+    first_lr: float = Field(2e-3, gt=0, description="of the first step; fades to dense_lr")
+    lr_half_life: Positive = Field(200, description="steps in which the difference halves")
     weight_decay: float = Field(1e-5, ge=0)
     table: Literal["rowwise_adagrad", "sgd"] = "rowwise_adagrad"
     table_lr: float = Field(0.01, gt=0)
@@ -205,6 +207,12 @@ class Learner(Section):
     batch_rows: Positive = Field(512, description="fresh rows of one optimiser step")
     first_rows: Positive = Field(
         128, description="of the first steps; they grow to batch_rows with the rows learned"
+    )
+    average: float = Field(
+        0.995,
+        ge=0,
+        lt=1,
+        description="part of the served average that a step keeps; 0 = no average",
     )
     max_nonfinite: Positive = Field(
         5, description="skipped steps in a row after which the worker stops"

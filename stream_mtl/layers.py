@@ -17,6 +17,8 @@ from stream_mtl import config
 from stream_mtl.batch import Batch, Spec
 from stream_mtl.tasks.base import TaskKind
 
+# A place is worth about one in log-odds, but AdamW moves a number by no more than its rate a step.
+_POSITION_UNIT = 10.0
 _DENSE_LIMIT = 10.0  # features arrive roughly standardised; one wild price must not drown a row
 
 
@@ -63,9 +65,10 @@ class InputLayer(nn.Module):
 class Head(nn.Module):
     """A task's tower, and for tasks with a prior the candidates' own order and a position bias.
 
-    logit = scale * prior + bias[position] + tower(x). The tower's last layer starts at zero, so a young
-    model ranks exactly as its candidates. The bias never meets x (PAL; Guo et al., RecSys 2019); at
-    serving it is that of the first place.
+    logit = scale * prior + bias[position] + tower(x). The tower's last layer starts at zero, and the scale
+    too: the prior's unit is its own, and what it says of a probability is for the rows to tell (lists of a
+    young model keep the candidates' order by `trust`). The bias never meets x (PAL; Guo et al., RecSys
+    2019); at serving it is that of the first place.
     """
 
     def __init__(
@@ -78,7 +81,7 @@ class Head(nn.Module):
         nn.init.constant_(self.out.bias, math.log(kind.base_rate / (1 - kind.base_rate)))
         self.has_prior = kind.has_prior
         if self.has_prior:
-            self.prior_scale = nn.Parameter(torch.ones(1))
+            self.prior_scale = nn.Parameter(torch.zeros(1))
             self.position_bias = nn.Parameter(torch.zeros(positions))
 
     def forward(self, shared_BH: Tensor, batch: Batch) -> Tensor:
@@ -89,7 +92,7 @@ class Head(nn.Module):
             min=1
         )  # not known, or at serving: as if on the first place
         bias_B = F.embedding(place_B, self.position_bias.unsqueeze(1)).squeeze(1)
-        return logit_B + self.prior_scale * batch.prior_B + bias_B
+        return logit_B + self.prior_scale * batch.prior_B + _POSITION_UNIT * bias_B
 
 
 @dataclass(frozen=True, slots=True)

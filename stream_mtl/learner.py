@@ -16,6 +16,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from stream_mtl.averaging import AveragedModel
 from stream_mtl.balancers import BALANCERS
 from stream_mtl.base_rates import BaseRates
 from stream_mtl.batch import Batch, Spec
@@ -67,7 +68,7 @@ class StepReport:
 
 
 class Learner:
-    """Model, embedding table, optimisers, balancer, base rates and one memory a task."""
+    """Model and its average, embedding table, optimisers, balancer, base rates and one memory a task."""
 
     def __init__(self, spec: Spec, config: Config, device: torch.device) -> None:
         self._spec, self._config, self._device = spec, config, device
@@ -82,6 +83,7 @@ class Learner:
         self._table_RH = table_RH.to(device)
         self._named = list(self._model.named_parameters())
         self._parameters = [parameter for _, parameter in self._named]
+        self._average = AveragedModel(self._model, config.learner.average)
         self._dense = DenseOptimizer(self._named, config.optimizer)
         self._table = TableOptimizer(self._table_RH, config.optimizer)
         weight_T = torch.tensor([config.tasks[name].weight for name in spec.tasks])
@@ -129,7 +131,7 @@ class Learner:
             for start in range(0, len(batch), _PREDICT_ROWS)
         ] or [batch]
         logit_BT = torch.cat(
-            [self._model(F.embedding(p.sparse_BF, self._table_RH), p) for p in pieces]
+            [self._average.served(F.embedding(p.sparse_BF, self._table_RH), p) for p in pieces]
         )
         if ranking:
             logit_BT = self._trust.serve(logit_BT, batch)
@@ -174,10 +176,11 @@ class Learner:
         if not torch.tensor(numbers).isfinite().all():
             return self._refuse(len(fresh), rows)
         clip_(moving, numbers[-1], self._config.optimizer.clip_norm)
-        self._dense.step(gradients)
+        self._dense.step(gradients, self._version)
         moved_UH = self._table.step(row_U, gradient_UH)
         self._rates.commit(sums_2T)
         self._version, self._skipped_in_a_row = self._version + 1, 0
+        self._average.update(self._version, [g is not None for g in gradients])
         logit_BT = logit_BT.detach()[: len(fresh)]
         judged = min(len(fresh), _JUDGED)
         self._trust.observe(logit_BT[:judged], fresh.rows(0, judged))
@@ -199,6 +202,7 @@ class Learner:
     def state(self) -> State:
         state: State = {
             **nest("model", {name: p.detach() for name, p in self._named}),
+            **nest("average", self._average.state()),
             "table_RH": self._table_RH,
             **nest("dense", self._dense.state()),
             **nest("table", self._table.state()),
@@ -222,6 +226,7 @@ class Learner:
                 " configuration it was saved with, or start these parts afresh"
             )
         copy_tensors({name: p for name, p in self._named}, unnest("model", state), "model")
+        self._average.restore(unnest("average", state))
         self._table_RH.copy_(state["table_RH"])
         self._dense.restore(unnest("dense", state))
         self._table.restore(unnest("table", state))

@@ -70,21 +70,32 @@ class DenseOptimizer:
             ]
 
     @torch.no_grad()
-    def step(self, gradients: Sequence[Tensor | None]) -> None:
-        """One gradient a parameter, in the order they were given."""
+    def step(self, gradients: Sequence[Tensor | None], steps: int) -> None:
+        """One gradient a parameter, in the order they were given; `steps` were done before this one."""
         moving = [i for i, gradient in enumerate(gradients) if gradient is not None]
         parameters = [self._named[i][1].detach() for i in moving]
         given = [gradient for gradient in gradients if gradient is not None]
         if self._settings.dense == "sgd":
-            self._sgd(parameters, given)
+            self._sgd(parameters, given, self.rate(steps))
         elif moving:
-            self._adamw(parameters, given, [self._moments[i] for i in moving])
+            self._adamw(parameters, given, [self._moments[i] for i in moving], self.rate(steps))
+
+    def rate(self, steps: int) -> float:
+        """From `first_lr` down to `dense_lr`, the difference halved every `lr_half_life` steps.
+
+        A young model has far to go; one that follows a shop for years must not jump at every batch.
+        """
+        settings = self._settings
+        ahead = settings.first_lr - settings.dense_lr
+        fade: float = 0.5 ** (steps / settings.lr_half_life)
+        return settings.dense_lr + ahead * fade
 
     def _adamw(
         self,
         parameters: list[Tensor],
         gradients: list[Tensor],
         moments: list[tuple[Tensor, Tensor, Tensor]],
+        rate: float,
     ) -> None:
         steps, means, squares = (list(part) for part in zip(*moments, strict=True))
         torch._foreach_add_(steps, 1.0)
@@ -95,7 +106,7 @@ class DenseOptimizer:
             squares,
             [],
             steps,
-            lr=self._settings.dense_lr,
+            lr=rate,
             beta1=_BETAS[0],
             beta2=_BETAS[1],
             weight_decay=self._settings.weight_decay,
@@ -104,8 +115,7 @@ class DenseOptimizer:
             maximize=False,
         )
 
-    def _sgd(self, parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        rate = self._settings.dense_lr
+    def _sgd(self, parameters: list[Tensor], gradients: list[Tensor], rate: float) -> None:
         torch._foreach_mul_(parameters, 1 - rate * self._settings.weight_decay)
         torch._foreach_add_(parameters, gradients, alpha=-rate)
 
