@@ -12,7 +12,7 @@ and no drawn negative is like it. It gives no rows, else a model learns that the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,8 @@ class Features:
         self.snapshots = Snapshots(self.spec)
         self._surface: dict[str, int] = {"": 0}
         self._opened = np.zeros(0, np.int64)  # rows of the newest `open`, for `served`
+        empty_BT = np.zeros((0, len(config.tasks)))
+        self._nothing = (self._opened, empty_BT.astype(np.float32), empty_BT > 0, self._opened > 0)
 
     # ---- when something is shown
 
@@ -134,30 +136,35 @@ class Features:
 
     def rows(self, outcomes: Sequence[Outcome]) -> Rows:
         """Labelled rows; what an outcome closes is forgotten. Unknown exposures are passed over."""
-        c, tasks = self.snapshots.columns, self.spec.tasks
-        fresh, mended = _Labelled(len(tasks)), _Labelled(len(tasks))
-        closing = []
-        for outcome in outcomes:
-            row_R = self.snapshots.rows.get(outcome.exposure_id)
-            if row_R is None:
-                continue
-            label_RT, mask_RT = _labels(outcome, tasks, len(row_R))
-            mask_RT &= c.listable[row_R, None]
-            if outcome.correction:
-                mask_RT &= ~c.known[row_R] | (c.label[row_R] != label_RT)
-            (mended if outcome.correction else fresh).add(row_R, label_RT, mask_RT)
-            c.label[row_R] = np.where(mask_RT, label_RT, c.label[row_R])
-            c.known[row_R] |= mask_RT
-            if outcome.closed:
-                closing.append(outcome.exposure_id)
-        row_B, label_BT, mask_BT = fresh.arrays()
-        rows = Rows(
-            self._emit(row_B, label_BT, mask_BT),
-            torch.from_numpy(c.served[row_B]),
-            self._emit(*mended.arrays()),
+        parts = [self._labelled(run) for run in _runs(outcomes, self.snapshots.rows)]
+        row_B, label_BT, mask_BT, mends_B = (
+            np.concatenate(column) for column in zip(self._nothing, *parts, strict=True)
         )
-        self.snapshots.close_all(closing)
+        some_B = mask_BT.any(1)
+        fresh_B, mended_B = some_B & ~mends_B, some_B & mends_B
+        rows = Rows(
+            self._emit(row_B[fresh_B], label_BT[fresh_B], mask_BT[fresh_B]),
+            torch.from_numpy(self.snapshots.columns.served[row_B[fresh_B]]),
+            self._emit(row_B[mended_B], label_BT[mended_B], mask_BT[mended_B]),
+        )
+        self.snapshots.close_all([o.exposure_id for o in outcomes if o.closed])
         return rows
+
+    def _labelled(self, outcomes: Sequence[Outcome]) -> tuple[Ints, Array, Array, Array]:
+        """Rows of distinct exposures [B], labels and news [B, T], and whether they mend what was learned."""
+        c = self.snapshots.columns
+        slots = [self.snapshots.rows[o.exposure_id] for o in outcomes]
+        rows_O = [len(row_R) for row_R in slots]
+        row_B = np.concatenate(slots)
+        label_BT = _labels(outcomes, self.spec.tasks, rows_O)
+        mends_B = np.repeat([o.correction for o in outcomes], rows_O)
+        mask_BT = ~np.isnan(label_BT) & c.listable[row_B, None]
+        # a correction is news only where it says something else than before
+        mask_BT &= ~mends_B[:, None] | ~c.known[row_B] | (c.label[row_B] != label_BT)
+        label_BT = np.where(mask_BT, label_BT, 0.0).astype(np.float32)
+        c.label[row_B] = np.where(mask_BT, label_BT, c.label[row_B])
+        c.known[row_B] |= mask_BT
+        return row_B, label_BT, mask_BT, mends_B
 
     # ---- when lists are made
 
@@ -351,36 +358,28 @@ class Features:
         return np.array(good[:n], np.int64)
 
 
-class _Labelled:
-    """Collects rows with at least one known label."""
-
-    def __init__(self, tasks: int) -> None:
-        self._parts: list[tuple[Ints, Array, Array]] = [
-            (np.zeros(0, np.int64), np.zeros((0, tasks), np.float32), np.zeros((0, tasks), bool))
-        ]
-
-    def add(self, row_R: Ints, label_RT: Array, mask_RT: Array) -> None:
-        some = mask_RT.any(1)
-        if some.all():
-            self._parts.append((row_R, label_RT, mask_RT))
-        elif some.any():
-            self._parts.append((row_R[some], label_RT[some], mask_RT[some]))
-
-    def arrays(self) -> tuple[Ints, Array, Array]:
-        rows, labels, masks = zip(*self._parts, strict=True)
-        return np.concatenate(rows), np.concatenate(labels), np.concatenate(masks)
+def _runs(outcomes: Sequence[Outcome], known: Mapping[str, Ints]) -> Iterator[list[Outcome]]:
+    """Outcomes of known exposures in their order, cut where an exposure comes a second time."""
+    run: dict[str, Outcome] = {}
+    for outcome in outcomes:
+        if outcome.exposure_id in run:
+            yield list(run.values())
+            run = {}
+        if outcome.exposure_id in known:
+            run[outcome.exposure_id] = outcome
+    if run:
+        yield list(run.values())
 
 
-def _labels(outcome: Outcome, tasks: Sequence[str], rows: int) -> tuple[Array, Array]:
-    """Labels and masks [R, T] of one outcome; drawn negatives (rows beyond its items) get 0."""
-    label_RT, mask_RT = np.zeros((rows, len(tasks)), np.float32), np.zeros((rows, len(tasks)), bool)
-    for t, task in enumerate(tasks):
-        values = outcome.labels.get(task)
-        if values is None:
-            continue
-        for r, value in enumerate(values):
-            if value is not None:
-                label_RT[r, t], mask_RT[r, t] = value, True
-        if len(values) < rows:
-            mask_RT[len(values) :, t] = any(value is not None for value in values)
-    return label_RT, mask_RT
+def _labels(outcomes: Sequence[Outcome], tasks: Sequence[str], rows_O: Sequence[int]) -> Array:
+    """float32 [B, T], NaN where nothing is said; drawn negatives (rows beyond an outcome's items) get 0."""
+    columns = []
+    for task in tasks:
+        column: list[float | None] = []
+        for outcome, rows in zip(outcomes, rows_O, strict=True):
+            values = outcome.labels.get(task, ())
+            said = any(value is not None for value in values)
+            column += values
+            column += [0.0 if said else None] * (rows - len(values))
+        columns.append(np.array(column, np.float32))
+    return np.stack(columns, 1)

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 _TABLE_STD = 0.05  # one Adagrad step at the default rate moves a row about this far
 _PREDICT_ROWS = 1024  # of one forward: the experts' activations then stay in the CPU's cache
-_JUDGED = 128  # rows a step that the trust is judged by; more say little more
+_JUDGED = 128  # rows that the trust is judged by, every second step; more say little more
 _COUNTERS = ("version", "skipped", "skipped_in_a_row")
 
 Entry = TypeVar("Entry")
@@ -182,8 +182,9 @@ class Learner:
         self._version, self._skipped_in_a_row = self._version + 1, 0
         self._average.update(self._version, [g is not None for g in gradients])
         logit_BT = logit_BT.detach()[: len(fresh)]
-        judged = min(len(fresh), _JUDGED)
-        self._trust.observe(logit_BT[:judged], fresh.rows(0, judged))
+        if self._version % 2:
+            judged = min(len(fresh), _JUDGED)
+            self._trust.observe(logit_BT[:judged], fresh.rows(0, judged))
         for memory in self._memories:
             memory.add(fresh, logit_BT, self._version)
         return self._report(rows, numbers, active_T.tolist(), _digest(row_U, moved_UH, loss_T))

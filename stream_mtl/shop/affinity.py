@@ -100,8 +100,11 @@ def usual_rate(crowd_2N: Array, fade: float) -> float:
 
 def shared(token_BK: Array, other_BN: Array, weight_BN: Array) -> Array:
     """[B] weights of the other tokens that stand among a row's own; both 0 padded."""
-    same_BKN = (token_BK[:, :, None] == other_BN[:, None, :]) & (token_BK > 0)[:, :, None]
-    return np.asarray((same_BKN.any(1) * weight_BN).sum(1))
+    other_BN = np.where(other_BN > 0, other_BN, -1)  # padding meets nothing
+    hit_BN = np.zeros(other_BN.shape, bool)
+    for token_B in token_BK.T:  # few words a title: a plane each, not one block of all pairs
+        hit_BN |= other_BN == token_B[:, None]
+    return np.asarray((hit_BN * weight_BN).sum(1))
 
 
 def _affinity(sums_2: Array, base: Array | float, shrink: float) -> Array:
