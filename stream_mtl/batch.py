@@ -53,7 +53,9 @@ class Batch:
 
     def select(self, index_R: Tensor) -> Batch:
         """Rows by position (int64) or by a boolean mask."""
-        return Batch(*(getattr(self, f.name)[index_R] for f in fields(self)))
+        if index_R.dtype == torch.bool:
+            index_R = index_R.nonzero().squeeze(1)
+        return Batch(*(getattr(self, f.name).index_select(0, index_R) for f in fields(self)))
 
     def rows(self, start: int, stop: int) -> Batch:
         return Batch(*(getattr(self, f.name)[start:stop] for f in fields(self)))

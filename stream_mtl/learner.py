@@ -160,7 +160,7 @@ class Learner:
         fresh = self._here(fresh)
         rows = join_rows(fresh, self._draw(len(fresh)))
         row_U, inverse_BF = torch.unique(rows.batch.sparse_BF, return_inverse=True)
-        touched_UH = self._table_RH[row_U].requires_grad_()
+        touched_UH = self._table_RH.index_select(0, row_U).requires_grad_()
         logit_BT = self._model(F.embedding(inverse_BF, touched_UH), rows.batch)
         sums_2T = self._rates.updated(fresh.label_BT, fresh.mask_BT)
         loss_T = task_losses(rows, logit_BT, self._kinds, self._rates.entropy(sums_2T))

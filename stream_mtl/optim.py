@@ -39,8 +39,8 @@ class TableOptimizer:
             sum_U = self.accumulator_R[row_U] + gradient_UH.square().mean(1)
             self.accumulator_R[row_U] = sum_U
             step_UH = step_UH / (sum_U.sqrt() + _EPS).unsqueeze(1)
-        moved_UH = self._table_RH[row_U] - step_UH
-        self._table_RH[row_U] = moved_UH
+        moved_UH = self._table_RH.index_select(0, row_U) - step_UH
+        self._table_RH.index_copy_(0, row_U, moved_UH)
         return moved_UH
 
     def state(self) -> State:

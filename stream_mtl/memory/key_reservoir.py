@@ -73,12 +73,12 @@ class KeyReservoir:
         target = self._to_device(self._row_slots(slot_N, units.count_N))
         for name, tensor in self._rows.items():
             if hasattr(batch, name):
-                tensor[target] = getattr(batch, name)[source]
+                tensor.index_copy_(0, target, getattr(batch, name).index_select(0, source))
         if units.offset_R is not None:
             self._rows["offset_B"][target] += torch.from_numpy(units.offset_R).to(target.device)
         self._rows["label_B"][target] = batch.label_BT[source, own]
         self._rows["version_B"][target] = version
-        logit_BS = logit_BT[source][:, list(self._held.columns)]
+        logit_BS = logit_BT.index_select(0, source)[:, list(self._held.columns)]
         self._rows["logit_BS"][target] = logit_BS.clamp(-_CLAMP, _CLAMP)
         return len(units.row_R)
 
@@ -94,7 +94,7 @@ class KeyReservoir:
         slot_N = self._slot_sorted[pick_N]  # in the order of keys: slots may differ after a merge
         count_N = self._count_U[slot_N]
         index_R = self._to_device(self._row_slots(slot_N, count_N))
-        taken = {name: tensor[index_R] for name, tensor in self._rows.items()}
+        taken = {name: tensor.index_select(0, index_R) for name, tensor in self._rows.items()}
         if self._unit_rows > 1:  # the same list drawn twice in a row must stay two lists
             draw_R = np.repeat(np.arange(draws), count_N)
             taken["list_key_B"] = taken["list_key_B"] + self._to_device(draw_R)
