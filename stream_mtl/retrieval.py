@@ -215,7 +215,8 @@ class Retrieval:
         if not self.shop.text_dim:
             nothing = np.zeros((len(history_UH), 0), np.float32)
             return nothing, nothing, nothing
-        unit_UHE = unit[history_UH] * (history_UH >= 0)[:, :, None]
+        unit_UHE = unit[history_UH]
+        unit_UHE *= (history_UH >= 0)[:, :, None]
         last, five, all_ = (
             normalised(unit_UHE[:, :n].sum(1)) for n in (1, TITLES, unit_UHE.shape[1])
         )
