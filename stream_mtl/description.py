@@ -133,7 +133,6 @@ class Description:
 
     def dense(self, view: Viewpoint, pairs: Pairs, cosine_BT: Array) -> Array:
         """float32 [B, D]; `cosine_BT` comes from `cosines`."""
-        out_BD = np.empty((len(pairs.row_B), len(DENSE)), np.float32)
         columns = (
             *self._item(pairs),
             *self._user(view, pairs),
@@ -144,9 +143,10 @@ class Description:
             *self._words(view, pairs),
             *self._text(pairs, cosine_BT),
         )
-        for d, column_B in enumerate(columns):
-            out_BD[:, d] = column_B
-        return np.clip(out_BD, -4.0, 4.0, out=out_BD)
+        out_DB = np.empty((len(DENSE), len(pairs.row_B)), np.float32)
+        for row_B, column_B in zip(out_DB, columns, strict=True):
+            row_B[:] = column_B
+        return np.ascontiguousarray(np.clip(out_DB, -4.0, 4.0, out=out_DB).T)
 
     def _item(self, pairs: Pairs) -> list[Array]:
         shop, c = self.shop, self.shop.items.columns
@@ -280,29 +280,29 @@ class Description:
         own_BK = affinity.of_users(taste_U2W, fade, row_B, token_BK, usual)
         crowd_BK = affinity.of_crowd(shop.crowd_2N, fade, token_BK)
         words = slice(0, affinity.WORDS)
-        length_B = np.maximum((token_BK[:, words] > 0).sum(1), 1)
+        token_KB = np.ascontiguousarray(token_BK.T)
+        length_B = np.maximum((token_KB[words] > 0).sum(0), 1)
         recent_US = view.history_UH[:, :SESSION]
         pause_US = shop.now_ms - shop.users.columns.time[view.user_U, :SESSION]
         fresh_US = (recent_US >= 0) & (pause_US <= SESSION_MS)
         seen_USK = shop.items.columns.tokens[np.maximum(recent_US, 0)] * fresh_US[:, :, None]
         weight_S = 0.7 ** np.arange(SESSION)
         flat_UN = seen_USK[:, :, words].reshape(len(recent_US), -1)
+        seen_NB = np.ascontiguousarray(flat_UN[row_B].T)
         weight_N = np.repeat(weight_S, affinity.WORDS) / 4
-        session_B = affinity.shared(token_BK[:, words], flat_UN[row_B], weight_N)
-        last_B = affinity.shared(
-            token_BK[:, words], seen_USK[:, 0, words][row_B], np.full(affinity.WORDS, 0.25)
-        )
-        of_category = affinity.CATEGORY
-        category_B = affinity.shared(
-            token_BK[:, of_category : of_category + 1], seen_USK[:, :, of_category][row_B], weight_S
-        )
-        asked_B = pairs.query_B >= 0
-        query_BN = shop.queries.columns.words[pairs.query_B] * asked_B[:, None]
-        asked_N = np.maximum((query_BN > 0).sum(1), 1)
+        session_B = affinity.shared(token_KB[words], seen_NB, weight_N)
+        last_B = affinity.shared(token_KB[words], seen_NB[words], np.full(affinity.WORDS, 0.25))
+        category_KB = token_KB[affinity.CATEGORY : affinity.CATEGORY + 1]
+        category_SB = np.ascontiguousarray(seen_USK[row_B, :, affinity.CATEGORY].T)
+        category_B = affinity.shared(category_KB, category_SB, weight_S)
+        query_BN = shop.queries.columns.words[pairs.query_B]
+        query_NB = np.ascontiguousarray(query_BN.T) * (pairs.query_B >= 0)
+        asked_B = np.maximum((query_NB > 0).sum(0), 1)
+        own_KB = np.ascontiguousarray(own_BK.T)
         return [
             own_BK[:, words].sum(1) / length_B * 2,
-            own_BK[:, words].max(1),
-            own_BK[:, words].min(1),
+            own_KB[words].max(0),
+            own_KB[words].min(0),
             own_BK[:, affinity.CATEGORY],
             own_BK[:, affinity.BRAND],
             crowd_BK[:, words].sum(1) / length_B * 2,
@@ -311,7 +311,7 @@ class Description:
             last_B,
             session_B,
             category_B,
-            affinity.shared(token_BK[:, words], query_BN, np.ones(affinity.WORDS)) / asked_N,
+            affinity.shared(token_KB[words], query_NB, np.ones(affinity.WORDS)) / asked_B,
         ]
 
     def _text(self, pairs: Pairs, cosine_BT: Array) -> list[Array]:
@@ -331,13 +331,14 @@ class Description:
         row_B, query_B = pairs.row_B, pairs.query_B
         new_B = np.ones(len(row_B), bool)
         new_B[1:] = (row_B[1:] != row_B[:-1]) | (query_B[1:] != query_B[:-1])
-        starts = np.flatnonzero(new_B).tolist()
-        for start, stop in zip(starts, [*starts[1:], len(row_B)], strict=True):
-            row, query = row_B[start], query_B[start]
-            query_E = asked[query] * np.float32(query >= 0)
-            sides_TE = np.stack(
-                [*(taste[row] for taste in view.tastes), query_E, view.sought_UE[row]]
-            )
+        start_R = np.flatnonzero(new_B)
+        row_R, query_R = row_B[start_R], query_B[start_R]
+        query_RE = asked[query_R] * (query_R >= 0)[:, None]
+        sides_RTE = np.stack(
+            [*(taste[row_R] for taste in view.tastes), query_RE, view.sought_UE[row_R]], 1
+        )
+        starts = start_R.tolist()
+        for start, stop, sides_TE in zip(starts, [*starts[1:], len(row_B)], sides_RTE, strict=True):
             cosine_BT[start:stop] = unit[pairs.item_B[start:stop]] @ sides_TE.T
         cosine_BT[pairs.item_B < 0] = 0
         return cosine_BT

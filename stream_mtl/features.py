@@ -378,8 +378,9 @@ def _labels(outcomes: Sequence[Outcome], tasks: Sequence[str], rows_O: Sequence[
         column: list[float | None] = []
         for outcome, rows in zip(outcomes, rows_O, strict=True):
             values = outcome.labels.get(task, ())
-            said = any(value is not None for value in values)
             column += values
-            column += [0.0 if said else None] * (rows - len(values))
+            if missing := rows - len(values):
+                said = any(value is not None for value in values)
+                column += [0.0 if said else np.nan] * missing
         columns.append(np.array(column, np.float32))
     return np.stack(columns, 1)

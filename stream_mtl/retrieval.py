@@ -161,20 +161,13 @@ class Retrieval:
             "titles": _nearest(cosine_UN),
         }
         stride = max(items.used, 1)
-        key_N = np.unique(np.concatenate([row * stride + item for row, item in named.values()]))
-        row_N, item_N = key_N // stride, key_N % stride
+        key_N = _distinct(np.concatenate([row * stride + item for row, item in named.values()]))
+        row_N, item_N = np.divmod(key_N, stride)
         keep_N = items.columns.offered[item_N] & ~np.isin(key_N, self._just_had(view, stride))
         row_N, item_N = row_N[keep_N], item_N[keep_N]
         cosine_N = cosine_UN[row_N, item_N] if cosine_UN.size else None
         prior_N = self.prior(view, row_N, item_N, cosine_N)
-        order_N = np.lexsort((item_N, -prior_N, row_N))
-        row_N = row_N[order_N]
-        place_N = np.arange(len(row_N)) - np.searchsorted(row_N, row_N)
-        kept_N = place_N < self.limit
-        at = row_N[kept_N], place_N[kept_N]
-        item_UC = np.full((len(view.user_U), self.limit), -1, np.int32)
-        prior_UC = np.zeros((len(view.user_U), self.limit), np.float32)
-        item_UC[at], prior_UC[at] = item_N[order_N][kept_N], prior_N[order_N][kept_N]
+        item_UC, prior_UC = _best(row_N, item_N, prior_N, (len(view.user_U), self.limit))
         sources = {name: len(row) for name, (row, _) in named.items()}
         return Candidates(item_UC, prior_UC, sources, view)
 
@@ -212,10 +205,8 @@ class Retrieval:
 
     def linked(self, table: Neighbours, from_U: Array, row_B: Ints, item_B: Ints) -> Array:
         """Faded strength of the link from one row a user (-1 = none) to an item."""
-        now = float(self.shop.link_fading.at(self.shop.now_ms))
-        weight_UW = table.weight[from_U] * ((from_U >= 0) * now)[:, None]
-        match_BW = table.slot[from_U][row_B] == item_B[:, None]
-        return np.asarray((match_BW * weight_UW[row_B]).sum(1) * (item_B >= 0))
+        links = self._links(table, from_U[:, None], 1.0)
+        return links.to(row_B, np.maximum(item_B, 0)) * (item_B >= 0)
 
     # ---- sources
 
@@ -224,7 +215,8 @@ class Retrieval:
         if not self.shop.text_dim:
             nothing = np.zeros((len(history_UH), 0), np.float32)
             return nothing, nothing, nothing
-        unit_UHE = unit[history_UH] * (history_UH >= 0)[:, :, None]
+        unit_UHE = unit[history_UH]
+        unit_UHE *= (history_UH >= 0)[:, :, None]
         last, five, all_ = (
             normalised(unit_UHE[:, :n].sum(1)) for n in (1, TITLES, unit_UHE.shape[1])
         )
@@ -281,15 +273,39 @@ def _table(value_UH: Array, weight_H: Array, stride: int, first: bool = False) -
     return Links(key_K, np.bincount(inverse_N, weight_N, len(key_K)), stride)
 
 
+def _distinct(key_N: Ints) -> Ints:
+    """Sorted and each once. Much of it stands in sorted runs, which a stable sort merges cheaply."""
+    key_N = np.sort(key_N, kind="stable")
+    new_N = np.ones(len(key_N), bool)
+    new_N[1:] = key_N[1:] != key_N[:-1]
+    return key_N[new_N]
+
+
+def _best(row_N: Ints, item_N: Ints, prior_N: Array, shape: tuple[int, int]) -> tuple[Array, Array]:
+    """Items of highest prior and that prior, `shape` [U, C]; N is sorted by (row, item)."""
+    users, limit = shape
+    count_U = np.bincount(row_N, minlength=users)
+    place_N = np.arange(len(row_N)) - (count_U.cumsum() - count_U)[row_N]
+    wide = users, int(count_U.max(initial=limit))
+    item_UW, prior_UW = np.full(wide, -1, np.int32), np.full(wide, -np.inf, np.float32)
+    item_UW[row_N, place_N], prior_UW[row_N, place_N] = item_N, prior_N
+    # stable: of equal priors the lower slot comes first
+    order_UC = np.argsort(-prior_UW, axis=1, kind="stable")[:, :limit]
+    item_UC = np.take_along_axis(item_UW, order_UC, 1)
+    prior_UC = np.take_along_axis(prior_UW, order_UC, 1)
+    return item_UC, np.where(item_UC >= 0, prior_UC, np.float32(0))
+
+
 def _nearest(cosine_UN: Array) -> tuple[Ints, Ints]:
     """(row, item) of the nearest titles in the whole catalogue, never-clicked ones included."""
     n = min(NEAREST, cosine_UN.shape[1])
     if not n:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     close_UN = cosine_UN > CLOSE
-    for row in np.flatnonzero(close_UN.sum(1) > n).tolist():
+    for row in np.flatnonzero(np.count_nonzero(close_UN, axis=1) > n).tolist():
         cosine_N = cosine_UN[row]
-        near_N = cosine_N >= np.partition(cosine_N, -n)[-n]  # far cheaper than argpartition
+        close_K = cosine_N[close_UN[row]]
+        near_N = cosine_N >= np.partition(close_K, -n)[-n]  # far cheaper than argpartition
         if np.count_nonzero(near_N) > n:  # equal titles about the border
             near_N[:] = False
             near_N[np.argpartition(cosine_N, -n)[-n:]] = True

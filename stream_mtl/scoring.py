@@ -128,10 +128,11 @@ class Scoring:
         value_UC = self._value(kind, scores)
         value_UC[candidates.item_UC < 0] = -np.inf
         best_UP = np.argsort(-value_UC, axis=1, kind="stable")[:, : self._settings.published]
+        valid_UP = np.take_along_axis(candidates.item_UC, best_UP, 1) >= 0
         surface = "home" if kind == "user" else "search"
         outputs = []
         for row, name in enumerate(names):
-            order = [c for c in best_UP[row].tolist() if candidates.item_UC[row, c] >= 0]
+            order = best_UP[row, valid_UP[row]]
             listed = self._entries(
                 candidates.item_UC[row, order],
                 value_UC[row, order],

@@ -78,8 +78,9 @@ def count(
 
 def of_crowd(crowd_2N: Array, fade: float, token_BK: Array) -> Array:
     """[B, K] affinities of everybody; 0 for no token."""
-    sums_2BK = np.maximum(crowd_2N[:, token_BK], 0.0) * fade
-    return _affinity(sums_2BK, usual_rate(crowd_2N, fade), CROWD_SHRINK) * (token_BK > 0)
+    sums_2N = np.maximum(crowd_2N, 0.0) * fade
+    affinity_N = _affinity(sums_2N, usual_rate(crowd_2N, fade), CROWD_SHRINK)
+    return np.asarray(affinity_N[token_BK] * (token_BK > 0))
 
 
 def of_users(taste_U2W: Array, fade: float, row_B: Ints, token_BK: Array, usual: float) -> Array:
@@ -98,13 +99,16 @@ def usual_rate(crowd_2N: Array, fade: float) -> float:
     return float((total_2[ACTED] + BELIEF * YOUNG_RATE) / (total_2[SHOWN] + BELIEF))
 
 
-def shared(token_BK: Array, other_BN: Array, weight_BN: Array) -> Array:
-    """[B] weights of the other tokens that stand among a row's own; both 0 padded."""
-    other_BN = np.where(other_BN > 0, other_BN, -1)  # padding meets nothing
-    hit_BN = np.zeros(other_BN.shape, bool)
-    for token_B in token_BK.T:  # few words a title: a plane each, not one block of all pairs
-        hit_BN |= other_BN == token_B[:, None]
-    return np.asarray((hit_BN * weight_BN).sum(1))
+def shared(token_KB: Array, other_NB: Array, weight_N: Array) -> Array:
+    """[B] weights of the other tokens that stand among a row's own; both 0 padded.
+
+    Rows lie along the last axis, so that each comparison is one long run through memory.
+    """
+    hit_NB = np.zeros(other_NB.shape, bool)
+    for token_B in token_KB:
+        hit_NB |= other_NB == token_B
+    hit_NB &= other_NB > 0  # padding meets nothing
+    return np.asarray((np.ascontiguousarray(hit_NB.T) * weight_N).sum(1))
 
 
 def _affinity(sums_2: Array, base: Array | float, shrink: float) -> Array:

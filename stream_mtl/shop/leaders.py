@@ -62,7 +62,7 @@ class Leaders:
         self.slot[:] = -1
         slots = np.flatnonzero((group > 0) & (score > 0))
         self._reserve(int(group.max(initial=0)) + 1)
-        order = slots[np.lexsort((slots, -score[slots], group[slots]))]
+        order = slots[np.lexsort((-score[slots], group[slots]))]  # stable: ties keep slot order
         of = group[order]
         place = np.arange(len(order)) - np.searchsorted(of, of)
         kept = place < self.width

@@ -67,6 +67,13 @@ class _Pairs:
         self.slot.append(slot)
         self.time.append(time_ms)
 
+    def add_both_ways(self, item: int, others: list[int], time_ms: int) -> None:
+        """Links of an item with others that are not it, and theirs with it."""
+        same = [item] * len(others)
+        self.row += [*others, *same]
+        self.slot += [*same, *others]
+        self.time += [time_ms] * (2 * len(others))
+
 
 class Shop:
     """`apply` folds events in, in order; everything else reads, or lets go of what is old."""
@@ -164,9 +171,7 @@ class Shop:
         if query >= 0 and time_ms - columns.query_ms[user] <= QUERY_LASTS_MS:
             self._answers.add(query, item, time_ms)
         previous = self.users.recent(user, item, TOGETHER)
-        for other in previous:
-            self._covisits.add(other, item, time_ms)
-            self._covisits.add(item, other, time_ms)
+        self._covisits.add_both_ways(item, previous, time_ms)
         if self.users.remember(user, item, kind, time_ms) and previous:
             self._moves.add(previous[0], item, time_ms)
 

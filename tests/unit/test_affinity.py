@@ -79,10 +79,10 @@ def test_both_sides_fade_together_and_the_rest_is_doubt() -> None:
 
 
 def test_shared_words_are_counted_once_with_their_weight() -> None:
-    row = np.array([[3, 5, 0]])
-    other = np.array([[5, 3, 8, 0]])
+    token_KB = np.array([[3, 5, 0]]).T
+    other_NB = np.array([[5, 3, 8, 0]]).T
     weights = np.array([1.0, 0.5, 9.0, 9.0])
-    assert affinity.shared(row, other, weights).tolist() == [1.5]
+    assert affinity.shared(token_KB, other_NB, weights).tolist() == [1.5]
 
 
 def test_the_sides_are_what_was_shown_and_what_was_done() -> None:
