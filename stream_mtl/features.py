@@ -57,7 +57,7 @@ class Features:
         self.description = Description(shop, retrieval, config.features.table_rows)
         self.snapshots = Snapshots(self.spec)
         self._surface: dict[str, int] = {"": 0}
-        self._opened = np.zeros(0, np.int64)  # rows of the newest `open`, for `served`
+        self._opened = np.zeros(0, np.int64)  # rows since the last `served`, in order
         empty_BT = np.zeros((0, len(config.tasks)))
         self._nothing = (self._opened, empty_BT.astype(np.float32), empty_BT > 0, self._opened > 0)
 
@@ -66,7 +66,6 @@ class Features:
     def open(self, exposures: Sequence[Exposure]) -> Batch:
         """Rows of new exposures, from the shop as it is: call before their chunk's events count."""
         if not exposures:
-            self._opened = np.zeros(0, np.int64)
             return batches.empty(self.spec)
         shop = self.shop
         names = list(dict.fromkeys(e.user_id for e in exposures))
@@ -126,11 +125,12 @@ class Features:
             list_key_E[expand],
             user_key_E[expand],
         )
-        return self._emit(self._opened, *self._unlabelled(len(items)))
+        return self._emit(self._opened[-len(items) :], *self._unlabelled(len(items)))
 
     def served(self, prob_BT: Tensor) -> None:
-        """What was predicted for the rows of the newest `open`."""
+        """What was predicted for all rows opened since the last call, one after the other."""
         self.snapshots.columns.served[self._opened] = prob_BT.detach().cpu().numpy()
+        self._opened = np.zeros(0, np.int64)
 
     # ---- when labels are known
 
@@ -241,7 +241,8 @@ class Features:
         taken = [
             self.snapshots.take(e.exposure_id, n) for e, n in zip(exposures, rows_E, strict=True)
         ]
-        self._opened = row_B = np.concatenate(taken)
+        row_B = np.concatenate(taken)
+        self._opened = np.concatenate((self._opened, row_B))
         shop, c = self.shop, self.snapshots.columns
         c.sparse[row_B] = self.description.sparse(pairs)
         cosine_BT = self.description.cosines(view, pairs)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stream_mtl import state as states
+from stream_mtl.batch import Batch, concat
 from stream_mtl.config import Config
 from stream_mtl.cut import Cut, CutResult, Output, Reject
 from stream_mtl.evaluation import Evaluation
@@ -80,17 +81,25 @@ class Pipeline:
 
     def _join_and_look(self, events: Sequence[AnyEvent], counts: Counter[str]) -> list[Outcome]:
         """Exposures get their features as of before the chunk; then its events count."""
-        parts, outcomes = self.parts, []
+        parts = self.parts
+        outcomes: list[Outcome] = []
+        opened: list[Batch] = []
         for chunk in _chunks(events, self.config.features.chunk):
             joined = parts.join.feed(chunk)
             if joined.exposures:
-                opened = parts.features.open(joined.exposures)
-                parts.features.served(parts.learner.predict(opened).prob_BT)
+                opened.append(parts.features.open(joined.exposures))
             parts.shop.apply(joined.events)
             outcomes += joined.outcomes
             counts["duplicates"] += joined.duplicates
+        self._predict(opened)
         self._encode_texts()
         return outcomes
+
+    def _predict(self, opened: Sequence[Batch]) -> None:
+        """What the model says of what was shown, remembered until the labels come."""
+        if opened:
+            prediction = self.parts.learner.predict(concat(opened))
+            self.parts.features.served(prediction.prob_BT)
 
     def _encode_texts(self) -> None:
         waiting = self.parts.shop.pending_texts(self.config.text.max_per_cut)
@@ -110,8 +119,7 @@ class Pipeline:
         if (
             joined.exposures
         ):  # a click that nothing had shown waits out the disorder before it opens one
-            opened = self.parts.features.open(joined.exposures)
-            self.parts.features.served(self.parts.learner.predict(opened).prob_BT)
+            self._predict([self.parts.features.open(joined.exposures)])
         return list(joined.outcomes)
 
     def _learn(self, outcomes: Sequence[Outcome], counts: Counter[str]) -> None:

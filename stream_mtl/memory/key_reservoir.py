@@ -56,6 +56,8 @@ class KeyReservoir:
         self._rows = {name: tensor.to(held.device) for name, tensor in contents.items()}
 
     def __len__(self) -> int:
+        if self._unit_rows == 1:
+            return len(self._slot_sorted)
         return int(self._count_U[self._slot_sorted].sum())
 
     def add(self, batch: Batch, logit_BT: Tensor, version: int) -> int:
