@@ -9,6 +9,7 @@ STREAM_MTL_REQUIRE_KAFKA=1 turns the skip into a failure; CI sets it.
 
 from __future__ import annotations
 
+import gc
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -23,6 +24,15 @@ from stream_mtl.kafka.server import KafkaServer, fetch_jars, require_java
 from workers.broker import jars_folder
 
 ConfigFactory = Callable[..., Config]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _garbage_as_before() -> Iterator[None]:
+    """A trainer in this process freezes what lives; at the end native libraries would call that leaked."""
+    before = gc.get_threshold()
+    yield
+    gc.set_threshold(*before)
+    gc.unfreeze()
 
 
 def _without_kafka(why: str) -> None:
