@@ -118,7 +118,10 @@ class Trainer:
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
         running = self._ports.elapsed()
-        self._loop()
+        try:
+            self._loop()
+        finally:
+            gc.unfreeze()  # else native libraries report what they still hold as leaked when the process ends
         seconds = self._ports.elapsed() - running
         self._observer.phase("draining")
         self._last_checkpoint()
