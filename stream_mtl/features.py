@@ -216,11 +216,11 @@ class Features:
         return self.snapshots.erase_user(hash64(user_id, "user"))
 
     def state(self) -> State:
-        return {**self.snapshots.state(), "opened": torch.from_numpy(self._opened)}
+        """Taken between cuts, when everything that was opened has been served."""
+        return self.snapshots.state()
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.snapshots.restore(state)
-        self._opened = state["opened"].numpy().copy()
 
     # ---- steps of the above
 

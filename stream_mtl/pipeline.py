@@ -116,9 +116,8 @@ class Pipeline:
         owned = [(r.topic, r.partition) for r in cut.ranges if r.topic in held_by]
         watermark = self.parts.watermark.observe(decoded.partition_times, owned)
         joined = self.parts.join.advance(watermark)
-        if (
-            joined.exposures
-        ):  # a click that nothing had shown waits out the disorder before it opens one
+        # a click that nothing had shown waits out the disorder before it opens one
+        if joined.exposures:
             self._predict([self.parts.features.open(joined.exposures)])
         return list(joined.outcomes)
 
