@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000  # ms
 
@@ -147,7 +147,7 @@ class Text(Section):
 class Task(Section):
     """One business task. `kind` picks the task kind, `weight` its loss weight for `weighted`."""
 
-    kind: Literal["binary", "funnel", "listwise"]
+    kind: Literal["binary", "funnel", "listwise", "multiclass", "regression"]
     weight: float = Field(1.0, gt=0)
     after: str | None = Field(
         None, description="funnel: the task whose positive comes first (ESMM)"
@@ -155,6 +155,24 @@ class Task(Section):
     listwise: float = Field(
         0.0, ge=0, description="binary: weight of a softmax over the rows of an exposure"
     )
+    classes: NonNegative = Field(0, description="multiclass: how many there can be")
+    smoothing: float = Field(
+        0.0, ge=0, lt=1, description="multiclass: part of a label that is spread over all classes"
+    )
+    center: float = Field(0.0, description="regression: the label that a new head predicts")
+    scale: float = Field(
+        1.0, gt=0, description="regression: one unit of the head, about the labels' deviation"
+    )
+    log: bool = Field(False, description="regression: center and scale are of log(1 + label)")
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Task:
+        if (self.kind == "multiclass") != (self.classes > 0):
+            raise ValueError(
+                f"kind {self.kind!r} with classes = {self.classes}: `classes` is for kind"
+                " 'multiclass', which needs it"
+            )
+        return self
 
 
 def _tasks() -> dict[str, Task]:
@@ -176,6 +194,9 @@ class Model(Section):
 
 class Balancer(Section):
     name: str = "weighted"
+    normalize: bool = Field(
+        True, description="divide each loss by the entropy or variance of its labels first"
+    )
 
 
 class Memory(Section):

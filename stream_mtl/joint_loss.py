@@ -1,6 +1,6 @@
 """The loss of one step: fresh rows and draws from every memory, through one forward.
 
-Legend: B rows of the joint batch, T tasks, S stored logits, R rows of one draw.
+Legend: B rows of the joint batch, T tasks, C logits of all heads, S stored logits, R rows of one draw.
 """
 
 from __future__ import annotations
@@ -61,32 +61,32 @@ def _weights(batch: Batch) -> Tensor:
 
 
 def task_losses(
-    rows: JointRows, logit_BT: Tensor, kinds: Sequence[TaskKind], entropy_T: Tensor
+    rows: JointRows, logit_BC: Tensor, kinds: Sequence[TaskKind], spread_T: Tensor
 ) -> Tensor:
-    """Per task (T): label losses over the entropy of its base rate, plus the logit terms.
+    """Per task (T): label losses over the spread of its labels, plus the logit terms.
 
     The sampling offset shifts columns of tasks that judge an exposure, not the later funnel steps.
     """
     batch = rows.batch
-    sampled_T = logit_BT.new_tensor([float(kind.has_prior) for kind in kinds])
-    shifted_BT = logit_BT + batch.offset_B.unsqueeze(1) * sampled_T
+    sampled_C = logit_BC.new_tensor([float(k.has_prior) for k in kinds for _ in range(k.width)])
+    shifted_BC = logit_BC + batch.offset_B.unsqueeze(1) * sampled_C
     losses = []
     for task, kind in enumerate(kinds):
         loss_B = kind.loss(
-            shifted_BT,
+            shifted_BC,
             batch.label_BT[:, task],
             batch.mask_BT[:, task],
             batch.list_key_B,
             batch.offset_B != 0,
         )
         losses.append((loss_B * rows.share_BT[:, task]).sum())
-    loss_T = torch.stack(losses) / entropy_T
+    loss_T = torch.stack(losses) / spread_T
     start = rows.fresh
     for one in rows.rehearsed:
         stop = start + len(one.sample.batch)
         if one.draw.logit_weight > 0:
             columns = list(kinds[one.task].columns)
-            now_RS = logit_BT[start:stop][:, columns].clamp(-_CLAMP, _CLAMP)
+            now_RS = logit_BC[start:stop][:, columns].clamp(-_CLAMP, _CLAMP)
             part = len(one.sample.batch) / max(
                 rows.fresh, 1
             )  # as for labels: a row counts as a row

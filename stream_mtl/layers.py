@@ -1,6 +1,7 @@
 """Parts that every model is composed of: inputs and heads, initialised from a given generator.
 
-Legend: B rows, F sparse fields, H width, D dense features, E text dimension, P projected text, X inputs.
+Legend: B rows, F sparse fields, H width, D dense features, E text dimension, P projected text, X inputs,
+W logits of one head.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class InputLayer(nn.Module):
 
 
 class Head(nn.Module):
-    """A task's tower, and for tasks with a prior the candidates' own order and a position bias.
+    """A task's tower (B x H to B x W), and for tasks with a prior the candidates' own order and a position bias.
 
     logit = scale * prior + bias[position] + tower(x). The tower's last layer starts at zero, and the scale
     too: the prior's unit is its own, and what it says of a probability is for the rows to tell (lists of a
@@ -76,7 +77,7 @@ class Head(nn.Module):
     ) -> None:
         super().__init__()
         self.hidden = linear(inputs, tower, generator)
-        self.out = nn.Linear(tower, 1)
+        self.out = nn.Linear(tower, kind.width)
         nn.init.zeros_(self.out.weight)
         nn.init.constant_(self.out.bias, math.log(kind.base_rate / (1 - kind.base_rate)))
         self.has_prior = kind.has_prior
@@ -85,14 +86,15 @@ class Head(nn.Module):
             self.position_bias = nn.Parameter(torch.zeros(positions))
 
     def forward(self, shared_BH: Tensor, batch: Batch) -> Tensor:
-        logit_B: Tensor = self.out(F.silu(self.hidden(shared_BH))).squeeze(1)
+        logit_BW: Tensor = self.out(F.silu(self.hidden(shared_BH)))
         if not self.has_prior:
-            return logit_B
+            return logit_BW
         place_B = batch.position_B.clamp(
             min=1
         )  # not known, or at serving: as if on the first place
         bias_B = F.embedding(place_B, self.position_bias.unsqueeze(1)).squeeze(1)
-        return logit_B + self.prior_scale * batch.prior_B + _POSITION_UNIT * bias_B
+        shown_B = self.prior_scale * batch.prior_B + _POSITION_UNIT * bias_B
+        return logit_BW + shown_B.unsqueeze(1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The joint update: one forward and one backward over fresh and rehearsed rows of all tasks.
 
 A step is a pure function of state and rows: its random numbers come from (seed, steps done).
-Legend: B rows, F sparse fields, H embedding width, T tasks, U touched table rows.
+Legend: B rows, F sparse fields, H embedding width, T tasks, C logits of all heads, U touched table rows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from stream_mtl.averaging import AveragedModel
 from stream_mtl.balancers import BALANCERS
-from stream_mtl.base_rates import BaseRates
+from stream_mtl.base_rates import BaseRates, LabelSums
 from stream_mtl.batch import Batch, Spec
 from stream_mtl.config import Config
 from stream_mtl.errors import ConfigError, NumericError, StateError
@@ -31,7 +31,7 @@ from stream_mtl.models import MODELS
 from stream_mtl.optim import DenseOptimizer, TableOptimizer, clip_, copy_tensors
 from stream_mtl.rehearsal import REHEARSALS
 from stream_mtl.state import State, misfits, nest, unnest
-from stream_mtl.task_columns import start_rates, task_kinds
+from stream_mtl.task_columns import task_kinds
 from stream_mtl.trust import Trust
 
 log = logging.getLogger(__name__)
@@ -48,8 +48,9 @@ Entry = TypeVar("Entry")
 class Prediction:
     """Serving's view: no sampling offset. A funnel task's probability is that of the whole way."""
 
-    prob_BT: Tensor
-    logit_BT: Tensor
+    prob_BT: Tensor  # one number a task: a probability, of a regression the value in its unit
+    logit_BC: Tensor
+    output_BC: Tensor  # all of it: of a multi-class task the probability of every class
     extra: dict[str, Tensor]  # <task>_given_<after>, shape B, of every funnel task
 
 
@@ -88,7 +89,7 @@ class Learner:
         self._table = TableOptimizer(self._table_RH, config.optimizer)
         weight_T = torch.tensor([config.tasks[name].weight for name in spec.tasks])
         self._balancer = entry("balancer.name", config.balancer.name, BALANCERS)(weight_T)
-        self._rates = BaseRates(start_rates(self._kinds).to(device))
+        self._rates = BaseRates(self._kinds, device)
         self._trust = Trust(self._kinds, device)
         self._rehearsal = entry("rehearsal.loss", config.rehearsal.loss, REHEARSALS)
         new_memory = entry("memory.policy", config.memory.policy, MEMORIES)
@@ -130,19 +131,22 @@ class Learner:
             batch.rows(start, start + _PREDICT_ROWS)
             for start in range(0, len(batch), _PREDICT_ROWS)
         ] or [batch]
-        logit_BT = torch.cat(
+        logit_BC = torch.cat(
             [self._average.served(F.embedding(p.sparse_BF, self._table_RH), p) for p in pieces]
         )
         if ranking:
-            logit_BT = self._trust.serve(logit_BT, batch)
-        prob_BT = torch.stack([kind.log_probability(logit_BT) for kind in self._kinds], 1).exp_()
+            logit_BC = self._trust.serve(logit_BC, batch)
+        prob_BT = torch.stack([kind.score(logit_BC) for kind in self._kinds], 1)
+        output_BC = prob_BT
+        if logit_BC.shape != prob_BT.shape:
+            output_BC = torch.cat([kind.outputs(logit_BC) for kind in self._kinds], 1)
         names = self._spec.tasks
         extra = {
-            f"{name}_given_{self._config.tasks[name].after}": logit_BT[:, kind.columns[0]].sigmoid()
+            f"{name}_given_{self._config.tasks[name].after}": logit_BC[:, kind.columns[0]].sigmoid()
             for name, kind in zip(names, self._kinds, strict=True)
-            if len(kind.columns) > 1
+            if len(kind.tasks) > 1
         }
-        return Prediction(prob_BT, logit_BT, extra)
+        return Prediction(prob_BT, logit_BC, output_BC, extra)
 
     # --- learning -------------------------------------------------------------------------------
 
@@ -161,9 +165,9 @@ class Learner:
         rows = join_rows(fresh, self._draw(len(fresh)))
         row_U, inverse_BF = torch.unique(rows.batch.sparse_BF, return_inverse=True)
         touched_UH = self._table_RH.index_select(0, row_U).requires_grad_()
-        logit_BT = self._model(F.embedding(inverse_BF, touched_UH), rows.batch)
-        sums_2T = self._rates.updated(fresh.label_BT, fresh.mask_BT)
-        loss_T = task_losses(rows, logit_BT, self._kinds, self._rates.entropy(sums_2T))
+        logit_BC = self._model(F.embedding(inverse_BF, touched_UH), rows.batch)
+        sums = self._rates.updated(fresh.label_BT, fresh.mask_BT)
+        loss_T = task_losses(rows, logit_BC, self._kinds, self._spread(sums))
         active_T = active_tasks(rows)
         weight_T = self._balancer.weights(loss_T.detach(), active_T)
         loss = (loss_T * weight_T).sum()
@@ -178,15 +182,15 @@ class Learner:
         clip_(moving, numbers[-1], self._config.optimizer.clip_norm)
         self._dense.step(gradients, self._version)
         moved_UH = self._table.step(row_U, gradient_UH)
-        self._rates.commit(sums_2T)
+        self._rates.commit(sums)
         self._version, self._skipped_in_a_row = self._version + 1, 0
         self._average.update(self._version, [g is not None for g in gradients])
-        logit_BT = logit_BT.detach()[: len(fresh)]
+        logit_BC = logit_BC.detach()[: len(fresh)]
         if self._version % 2:
             judged = min(len(fresh), _JUDGED)
-            self._trust.observe(logit_BT[:judged], fresh.rows(0, judged))
+            self._trust.observe(logit_BC[:judged], fresh.rows(0, judged))
         for memory in self._memories:
-            memory.add(fresh, logit_BT, self._version)
+            memory.add(fresh, logit_BC, self._version)
         return self._report(rows, numbers, active_T.tolist(), _digest(row_U, moved_UH, loss_T))
 
     def correct(self, batch: Batch) -> int:
@@ -240,11 +244,16 @@ class Learner:
 
     # --- parts of a step ------------------------------------------------------------------------
 
+    def _spread(self, sums: LabelSums) -> Tensor:
+        """What the losses are divided by."""
+        spread_T = self._rates.spread(sums)
+        return spread_T if self._config.balancer.normalize else torch.ones_like(spread_T)
+
     def _here(self, batch: Batch) -> Batch:
         return batch if batch.sparse_BF.device == self._device else batch.to(self._device)
 
     def _parameter_owners(self) -> list[int]:
-        """For every parameter the column of its head, or -1 for shared ones."""
+        """For every parameter the task of its head, or -1 for shared ones."""
         owner = {
             id(parameter): task
             for task in range(len(self._kinds))
@@ -272,9 +281,7 @@ class Learner:
         self, loss: Tensor, active: Sequence[bool], touched_UH: Tensor
     ) -> tuple[list[Tensor | None], Tensor]:
         """Gradients of all parameters; None for heads that no active task reads."""
-        moved = {
-            c for kind, on in zip(self._kinds, active, strict=True) if on for c in kind.columns
-        }
+        moved = {t for kind, on in zip(self._kinds, active, strict=True) if on for t in kind.tasks}
         wanted = [i for i, owner in enumerate(self._heads) if owner < 0 or owner in moved]
         sources = [touched_UH, *(self._parameters[i] for i in wanted)]
         found = torch.autograd.grad(loss, sources, allow_unused=True, materialize_grads=True)

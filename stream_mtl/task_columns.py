@@ -1,38 +1,56 @@
-"""The configured tasks in the order of the columns of a batch."""
+"""The configured tasks in the order of a batch's label columns, and where their logits lie."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from collections.abc import Mapping
 
 from stream_mtl.batch import Spec
-from stream_mtl.config import Config
+from stream_mtl.config import Config, Task
 from stream_mtl.errors import ConfigError
 from stream_mtl.tasks import TASKS
-from stream_mtl.tasks.base import Columns, TaskKind
+from stream_mtl.tasks.base import Place, Settings, TaskKind
 
 
 def task_kinds(spec: Spec, config: Config) -> list[TaskKind]:
-    kinds = []
-    for own, name in enumerate(spec.tasks):
-        task = config.tasks[name]
-        if task.after is not None and task.after not in spec.tasks:
+    """One kind a task; ConfigError where an `after` names no task, or goes round in a circle."""
+    places: dict[str, Place] = {}
+    column = 0
+    for task, name in enumerate(spec.tasks):
+        width = max(1, config.tasks[name].classes)
+        places[name] = Place(task, column, width)
+        column += width
+    return [
+        TASKS[one.kind](places[name], _settings(one), _before(name, places, config.tasks))
+        for name, one in ((name, config.tasks[name]) for name in spec.tasks)
+    ]
+
+
+def _settings(task: Task) -> Settings:
+    return Settings(
+        listwise=task.listwise,
+        classes=task.classes,
+        smoothing=task.smoothing,
+        center=task.center,
+        scale=task.scale,
+        log=task.log,
+    )
+
+
+def _before(name: str, places: Mapping[str, Place], tasks: Mapping[str, Task]) -> list[Place]:
+    """Places of the tasks that come before this one in its funnel, the nearest first."""
+    before: list[str] = []
+    after = tasks[name].after
+    while after is not None:
+        if after not in places:
             raise ConfigError(
-                f"tasks.{name}.after = {task.after!r} is not a task; use one of: {', '.join(spec.tasks)}"
+                f"tasks.{(name, *before)[-1]}.after = {after!r} is not a task; use one of:"
+                f" {', '.join(places)}"
             )
-        after = None if task.after is None else spec.tasks.index(task.after)
-        kinds.append(TASKS[task.kind](Columns(own, after, task.listwise)))
-    return kinds
-
-
-def start_rates(kinds: Sequence[TaskKind]) -> Tensor:
-    """What the heads predict before the first step: along a funnel, the product."""
-    rates = []
-    for kind in kinds:
-        rate = 1.0
-        for column in kind.columns:
-            rate *= kinds[column].base_rate
-        rates.append(rate)
-    return torch.tensor(rates)
+        if after == name or after in before:
+            raise ConfigError(
+                f"tasks.{name}.after goes round in a circle: {' after '.join((name, *before, after))};"
+                " a funnel needs a first step"
+            )
+        before.append(after)
+        after = tasks[after].after
+    return [places[one] for one in before]

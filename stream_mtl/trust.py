@@ -10,7 +10,7 @@ value? So a model that is young, new to a shop, or outrun by it publishes the or
 good one is served as it is. Slope and level make a probability of the candidates' order: a logistic regression
 of the labels on the prior alone, one Newton step for each of the learner's, older rows fading.
 
-Legend: B rows, T tasks, G trust values, P positive rows, N domains.
+Legend: B rows, C logits of all heads, T tasks, G trust values, P positive rows, N domains.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Trust:
 
     def __init__(self, kinds: Sequence[TaskKind], device: torch.device) -> None:
         self._tasks = [task for task, kind in enumerate(kinds) if kind.has_prior]
+        self._column = [kind.columns[0] for kind in kinds]
         rates = torch.tensor([kind.base_rate for kind in kinds], dtype=torch.float64)
         self._line_T2 = torch.stack((torch.ones_like(rates), rates.logit()), 1).to(device)
         self._hessian_T22 = (_ROWS * torch.eye(2, dtype=torch.float64)).repeat(len(kinds), 1, 1)
@@ -60,23 +61,24 @@ class Trust:
         """Between 0, the candidates' order, and 1, the model as it is."""
         return float(self._trust_TN[task, min(domain, DOMAINS - 1)])
 
-    def serve(self, logit_BT: Tensor, batch: Batch) -> Tensor:
+    def serve(self, logit_BC: Tensor, batch: Batch) -> Tensor:
         """Logits as served, from those of the model."""
-        logit_BT = logit_BT.clone()
+        logit_BC = logit_BC.clone()
         place_B = batch.domain_B.clamp(max=DOMAINS - 1)
         for task in self._tasks:
             candidates_B = self._candidates(task, batch.prior_B)
             trust_B = self._trust_TN[task][place_B]
-            logit_BT[:, task] = torch.lerp(candidates_B, logit_BT[:, task], trust_B)
-        return logit_BT
+            own = self._column[task]
+            logit_BC[:, own] = torch.lerp(candidates_B, logit_BC[:, own], trust_B)
+        return logit_BC
 
-    def observe(self, logit_BT: Tensor, batch: Batch) -> None:
+    def observe(self, logit_BC: Tensor, batch: Batch) -> None:
         """Fresh rows with labels and the logits that the model gave them before learning from them."""
         index_B, _ = list_index(batch.list_key_B)
         for task in self._tasks:
             known_B = batch.mask_BT[:, task]
             if bool(known_B.any()):
-                self._judge(task, logit_BT[:, task], batch, index_B)
+                self._judge(task, logit_BC[:, self._column[task]], batch, index_B)
                 self._regress(task, batch, known_B)
         self._read()
 

@@ -1,6 +1,6 @@
 """What a memory policy promises. One memory holds rows of one task.
 
-Legend: B rows, T tasks, S stored logit columns, R sampled rows.
+Legend: B rows, T tasks, C logits of all heads, S stored logit columns, R sampled rows.
 """
 
 from __future__ import annotations
@@ -22,10 +22,15 @@ class Held:
 
     spec: Spec
     task: str
-    columns: tuple[int, ...]  # logits to store; the first is the task's own
+    columns: tuple[int, ...]  # logits to store, all that the task's loss reads
     whole_lists: bool
     seed: int
     device: torch.device
+
+    @property
+    def own(self) -> int:
+        """The task's column of labels and masks."""
+        return self.spec.tasks.index(self.task)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,7 @@ class Memory(Protocol):
         """Rows held."""
         ...
 
-    def add(self, batch: Batch, logit_BT: Tensor, version: int) -> int:
+    def add(self, batch: Batch, logit_BC: Tensor, version: int) -> int:
         """Offers rows; returns how many were stored or overwritten."""
         ...
 

@@ -60,8 +60,8 @@ class KeyReservoir:
             return len(self._slot_sorted)
         return int(self._count_U[self._slot_sorted].sum())
 
-    def add(self, batch: Batch, logit_BT: Tensor, version: int) -> int:
-        own = self._held.columns[0]
+    def add(self, batch: Batch, logit_BC: Tensor, version: int) -> int:
+        own = self._held.own
         known_B = batch.mask_BT[:, own].cpu().numpy()
         units = group(batch, np.flatnonzero(known_B), self._unit_rows, own, self._salt)
         if not len(units.key_N):
@@ -80,7 +80,7 @@ class KeyReservoir:
             self._rows["offset_B"][target] += torch.from_numpy(units.offset_R).to(target.device)
         self._rows["label_B"][target] = batch.label_BT[source, own]
         self._rows["version_B"][target] = version
-        logit_BS = logit_BT.index_select(0, source)[:, list(self._held.columns)]
+        logit_BS = logit_BC.index_select(0, source)[:, list(self._held.columns)]
         self._rows["logit_BS"][target] = logit_BS.clamp(-_CLAMP, _CLAMP)
         return len(units.row_R)
 
@@ -106,7 +106,7 @@ class KeyReservoir:
         label_R, logit_RS, version_R = (
             taken.pop(name) for name in ("label_B", "logit_BS", "version_B")
         )
-        own, tasks = self._held.columns[0], len(self._held.spec.tasks)
+        own, tasks = self._held.own, len(self._held.spec.tasks)
         label_RT = label_R.new_zeros(len(label_R), tasks)
         label_RT[:, own] = label_R
         mask_RT = torch.zeros_like(label_RT, dtype=torch.bool)
@@ -114,7 +114,7 @@ class KeyReservoir:
         return Sample(Batch(label_BT=label_RT, mask_BT=mask_RT, **taken), logit_RS, version_R)
 
     def repair(self, batch: Batch) -> int:
-        own = self._held.columns[0]
+        own = self._held.own
         row_B = np.flatnonzero(batch.mask_BT[:, own].cpu().numpy())
         name = "list_key_B" if self._unit_rows > 1 else "row_key_B"
         key_B = mix64(getattr(batch, name).cpu().numpy()[row_B], self._salt)

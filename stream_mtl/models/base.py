@@ -1,4 +1,4 @@
-"""What a model promises. Legend: B rows, F sparse fields, H embedding width, T tasks."""
+"""What a model promises. Legend: B rows, F sparse fields, H embedding width, C logits of all heads, task after task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Model(Protocol):
     """Logits of all tasks from looked-up embeddings and a batch.
 
     The embedding table is not the model's: the learner looks rows up, so that only touched rows need
-    gradients. A model is an `nn.Module` called as `model(embedding_BFH, batch) -> logit_BT`; a row's
+    gradients. A model is an `nn.Module` called as `model(embedding_BFH, batch) -> logit_BC`; a row's
     logits do not depend on the other rows. Funnel columns hold the conditional step's log-odds.
     """
 
@@ -25,5 +25,5 @@ class Model(Protocol):
         ...
 
     def head_parameters(self, task: int) -> list[nn.Parameter]:
-        """Those of one column: they do not move in a step without labels for it."""
+        """Those of one task's head: they do not move in a step without labels for it."""
         ...

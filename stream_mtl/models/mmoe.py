@@ -34,7 +34,7 @@ class MMoE(nn.Module):
         mixed_BTH = torch.bmm(self._gates(input_BX), expert_BEH)
         mixed = mixed_BTH.unbind(1)  # unlike slices, its backward is one stack
         heads = zip(self.heads, mixed, strict=True)
-        return torch.stack([head(mixed_BH, batch) for head, mixed_BH in heads], 1)
+        return torch.cat([head(mixed_BH, batch) for head, mixed_BH in heads], 1)
 
     def _gates(self, input_BX: Tensor) -> Tensor:
         """B x T x E, each task's mixture; one product for all, since thin ones are slow."""

@@ -21,7 +21,7 @@ class SharedBottom(nn.Module):
 
     def forward(self, embedding_BFH: Tensor, batch: Batch) -> Tensor:
         bottom_BH = F.silu(self.norm(self.bottom(self.inputs(embedding_BFH, batch))))
-        return torch.stack([head(bottom_BH, batch) for head in self.heads], 1)
+        return torch.cat([head(bottom_BH, batch) for head in self.heads], 1)
 
     def shared_parameters(self) -> list[nn.Parameter]:
         layers = (self.inputs, self.bottom, self.norm)

@@ -1,28 +1,53 @@
-"""What a task kind promises. Legend: B rows, T tasks."""
+"""What a task kind promises. Legend: B rows, C logit columns of all heads, W columns of one head."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor
 
+Spread = Literal["entropy", "class_entropy", "variance"]
+
 
 @dataclass(frozen=True, slots=True)
-class Columns:
-    """Where a task finds its logits, and how much a listwise term weighs for it."""
+class Place:
+    """Where one task stands among the others."""
 
-    own: int
-    after: int | None = None  # funnel: column of the task whose positive comes first
-    listwise: float = 0.0
+    task: int  # its label, mask and head
+    column: int  # first of its head's logits
+    width: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the configuration says of one task, beside its weight."""
+
+    listwise: float = 0.0  # binary: how much a listwise term weighs
+    classes: int = 0  # multiclass: size of the head
+    smoothing: float = 0.0  # part of the label that is spread over all classes
+    center: float = 0.0  # regression: the label that a logit of 0 stands for
+    scale: float = 1.0  # regression: what a logit of 1 adds
+    log: bool = False  # regression: learn log(1 + label)
 
 
 class TaskKind(Protocol):
     """One loss and the prediction that belongs to it; holds no parameters and no state."""
 
     @property
+    def width(self) -> int:
+        """Logits of the task's own head."""
+        ...
+
+    @property
+    def tasks(self) -> tuple[int, ...]:
+        """Tasks whose heads the loss reads, the own one first; they move when the task is active."""
+        ...
+
+    @property
     def columns(self) -> tuple[int, ...]:
-        """Logits that the loss reads, its own first; their heads move when the task is active."""
+        """Logits that the loss reads, its own `width` first."""
         ...
 
     @property
@@ -32,29 +57,46 @@ class TaskKind(Protocol):
 
     @property
     def has_prior(self) -> bool:
-        """Whether the head adds the candidates' own order and a position bias."""
+        """Whether the head adds the candidates' own order and a position bias; its width is then 1."""
         ...
 
     @property
     def base_rate(self) -> float:
-        """Of the head's sigmoid before the first step."""
+        """Of the sigmoid of the head's logits before the first step; .5, a logit of 0, where that is no rate."""
+        ...
+
+    @property
+    def spread(self) -> Spread:
+        """What a loss is divided by, so that 1 is as good as knowing the labels' distribution alone."""
         ...
 
     def loss(
         self,
-        logit_BT: Tensor,
+        logit_BC: Tensor,
         label_B: Tensor,
         mask_B: Tensor,
         list_key_B: Tensor,
         drawn_B: Tensor,
     ) -> Tensor:
-        """Unreduced loss of shape B, in nats a row; exactly 0 where the label is unknown.
+        """Unreduced loss of shape B, in nats (or squared units) a row; exactly 0 where the label is unknown.
 
-        `logit_BT` already holds the sampling offset; rows of one list stand together. `drawn_B` marks
+        `logit_BC` already holds the sampling offset; rows of one list stand together. `drawn_B` marks
         rows of lists that nobody was shown: a click and its sampled negatives.
         """
         ...
 
-    def log_probability(self, logit_BT: Tensor) -> Tensor:
-        """Log of the predicted probability (shape B), from logits without the sampling offset."""
+    def score(self, logit_BC: Tensor) -> Tensor:
+        """One number a row (shape B), from logits without the sampling offset: a probability, or a value."""
         ...
+
+    def outputs(self, logit_BC: Tensor) -> Tensor:
+        """All that is predicted, B x width: what `score` says, or the probability of every class."""
+        ...
+
+
+class NewKind(Protocol):
+    """Makes a kind from the places of the own task and of those it comes after, the nearest first."""
+
+    def __call__(
+        self, place: Place, settings: Settings, after: Sequence[Place] = ()
+    ) -> TaskKind: ...

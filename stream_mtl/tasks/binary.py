@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from stream_mtl.list_softmax import list_softmax_loss
-from stream_mtl.tasks.base import Columns
+from stream_mtl.tasks.base import Place, Settings, Spread
 
 
 class Binary:
@@ -17,23 +19,25 @@ class Binary:
     and would make all of them too high (by a quarter, on the simulated shop).
     """
 
+    width = 1
     has_prior = True
     base_rate = 0.05
+    spread: Spread = "entropy"
 
-    def __init__(self, columns: Columns) -> None:
-        self.columns = (columns.own,)
-        self.whole_lists = columns.listwise > 0
-        self._own, self._listwise = columns.own, columns.listwise
+    def __init__(self, place: Place, settings: Settings, after: Sequence[Place] = ()) -> None:
+        self.tasks, self.columns = (place.task,), (place.column,)
+        self.whole_lists = settings.listwise > 0
+        self._own, self._listwise = place.column, settings.listwise
 
     def loss(
         self,
-        logit_BT: Tensor,
+        logit_BC: Tensor,
         label_B: Tensor,
         mask_B: Tensor,
         list_key_B: Tensor,
         drawn_B: Tensor,
     ) -> Tensor:
-        logit_B = logit_BT[:, self._own]
+        logit_B = logit_BC[:, self._own]
         known_B = label_B.masked_fill(~mask_B, 0.0)
         loss_B = F.binary_cross_entropy_with_logits(logit_B, known_B, reduction="none")
         if self._listwise and bool(drawn_B.any()):
@@ -42,5 +46,8 @@ class Binary:
             )
         return torch.where(mask_B, loss_B, 0.0)
 
-    def log_probability(self, logit_BT: Tensor) -> Tensor:
-        return F.logsigmoid(logit_BT[:, self._own])
+    def score(self, logit_BC: Tensor) -> Tensor:
+        return F.logsigmoid(logit_BC[:, self._own]).exp()
+
+    def outputs(self, logit_BC: Tensor) -> Tensor:
+        return self.score(logit_BC).unsqueeze(1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from stream_mtl.list_softmax import list_softmax_loss
-from stream_mtl.tasks.base import Columns
+from stream_mtl.tasks.base import Place, Settings, Spread
 
 _CALIBRATION = 0.2  # the softmax leaves a list's level open; a small BCE settles it
 
@@ -15,27 +17,32 @@ _CALIBRATION = 0.2  # the softmax leaves a list's level open; a small BCE settle
 class Listwise:
     """Softmax + 0.2 BCE; a list without a positive contributes its BCE alone."""
 
+    width = 1
     whole_lists = True
     has_prior = True
     base_rate = 0.05
+    spread: Spread = "entropy"
 
-    def __init__(self, columns: Columns) -> None:
-        self.columns = (columns.own,)
-        self._own = columns.own
+    def __init__(self, place: Place, settings: Settings, after: Sequence[Place] = ()) -> None:
+        self.tasks, self.columns = (place.task,), (place.column,)
+        self._own = place.column
 
     def loss(
         self,
-        logit_BT: Tensor,
+        logit_BC: Tensor,
         label_B: Tensor,
         mask_B: Tensor,
         list_key_B: Tensor,
         drawn_B: Tensor,
     ) -> Tensor:
-        logit_B = logit_BT[:, self._own]
+        logit_B = logit_BC[:, self._own]
         known_B = label_B.masked_fill(~mask_B, 0.0)
         point_B = F.binary_cross_entropy_with_logits(logit_B, known_B, reduction="none")
         list_B = list_softmax_loss(logit_B, known_B, mask_B, list_key_B)
         return torch.where(mask_B, list_B + _CALIBRATION * point_B, 0.0)
 
-    def log_probability(self, logit_BT: Tensor) -> Tensor:
-        return F.logsigmoid(logit_BT[:, self._own])
+    def score(self, logit_BC: Tensor) -> Tensor:
+        return F.logsigmoid(logit_BC[:, self._own]).exp()
+
+    def outputs(self, logit_BC: Tensor) -> Tensor:
+        return self.score(logit_BC).unsqueeze(1)

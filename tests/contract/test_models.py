@@ -13,7 +13,7 @@ from stream_mtl.layers import Parts
 from stream_mtl.models import MODELS
 from stream_mtl.models.base import Model
 from stream_mtl.tasks import TASKS
-from stream_mtl.tasks.base import Columns
+from stream_mtl.tasks.base import Place, Settings
 from stream_mtl.testing_rows import SPEC, rows
 
 NAMES = list(MODELS)
@@ -22,9 +22,9 @@ SETTINGS = config.Model(embedding_dim=4, text_dim=5, experts=3, hidden=16, tower
 
 def build(name: str, seed: int = 0) -> Model:
     kinds = [
-        TASKS["binary"](Columns(0)),
-        TASKS["funnel"](Columns(1, after=0)),
-        TASKS["listwise"](Columns(2)),
+        TASKS["binary"](Place(0, 0), Settings()),
+        TASKS["multiclass"](Place(1, 1, 4), Settings(classes=4)),
+        TASKS["funnel"](Place(2, 5), Settings(), [Place(0, 0)]),
     ]
     return MODELS[name](Parts(SPEC, SETTINGS, kinds, torch.Generator().manual_seed(seed)))
 
@@ -43,9 +43,9 @@ def stirred(model: Model) -> Model:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_logits_have_a_row_for_each_row_and_a_column_for_each_task(name: str) -> None:
-    assert build(name)(embedding(10), rows(10)).shape == (10, 3)
-    assert build(name)(embedding(0), rows(0)).shape == (0, 3)
+def test_logits_have_a_row_for_each_row_and_the_columns_of_every_head(name: str) -> None:
+    assert build(name)(embedding(10), rows(10)).shape == (10, 6)
+    assert build(name)(embedding(0), rows(0)).shape == (0, 6)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -60,25 +60,25 @@ def test_shared_and_head_parameters_partition_all(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_one_row_alone_equals_the_row_in_its_batch(name: str) -> None:
     model, batch, looked_up = stirred(build(name)), rows(12), embedding(12)
-    whole_BT = model(looked_up, batch)
-    alone_BT = torch.cat([model(looked_up[i : i + 1], batch.rows(i, i + 1)) for i in range(12)])
-    torch.testing.assert_close(alone_BT, whole_BT, rtol=1e-5, atol=1e-5)
+    whole_BC = model(looked_up, batch)
+    alone_BC = torch.cat([model(looked_up[i : i + 1], batch.rows(i, i + 1)) for i in range(12)])
+    torch.testing.assert_close(alone_BC, whole_BC, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_young_model_says_the_base_rate_of_every_row(name: str) -> None:
     """Before the first step, whatever the features, the candidates' prior and the place are."""
-    logit_BT = build(name)(embedding(200), rows(200))
-    torch.testing.assert_close(logit_BT, logit_BT[:1].expand(200, -1))
-    assert logit_BT[:, 1].sigmoid().allclose(torch.tensor(0.1))
+    logit_BC = build(name)(embedding(200), rows(200))
+    torch.testing.assert_close(logit_BC, logit_BC[:1].expand(200, -1))
+    assert logit_BC[:, 5].sigmoid().allclose(torch.tensor(0.1))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_head_receives_gradient_from_its_own_column_only(name: str) -> None:
+def test_a_head_receives_gradient_from_its_own_columns_only(name: str) -> None:
     model = stirred(build(name))
-    model(embedding(8), rows(8))[:, 0].sum().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.head_parameters(0))
-    for other in (1, 2):
+    model(embedding(8), rows(8))[:, 1:5].square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.head_parameters(1))
+    for other in (0, 2):
         assert all(p.grad is None or not p.grad.any() for p in model.head_parameters(other))
 
 

@@ -41,7 +41,7 @@ def test_the_served_model_is_smoother_than_the_newest() -> None:
         )
         for i in range(60):
             model.step(rows(64, first=64 * i))
-        spread[decay] = float(model.predict(rows(512)).logit_BT[:, 0].std())
+        spread[decay] = float(model.predict(rows(512)).logit_BC[:, 0].std())
     assert spread[0.995] < spread[0.0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,8 @@ from stream_mtl.config import Config
 from stream_mtl.errors import ConfigError, NumericError, StateError
 from stream_mtl.learner import Learner
 from stream_mtl.state import State, digest
+from stream_mtl.tasks import TASKS
+from stream_mtl.tasks.base import Place, Settings
 from stream_mtl.testing_rows import SPEC, rows
 
 CPU = torch.device("cpu")
@@ -298,11 +301,33 @@ def test_entropy_of_known_rates() -> None:
     torch.testing.assert_close(binary_entropy(rate_T), torch.tensor([0.693147, 0.325083]))
 
 
-def test_base_rate_follows_the_labels() -> None:
-    rates = BaseRates(torch.tensor([0.05]))
-    ones, known = torch.ones(100, 1), torch.ones(100, 1, dtype=torch.bool)
-    half = ones * (torch.arange(100) % 2 == 0).unsqueeze(1)
+def test_the_spread_follows_the_labels_of_every_kind() -> None:
+    """Entropy of half positives; of shares 1/2, 1/4, 1/4; half the variance of targets -2 and 2."""
+    kinds = [
+        TASKS["binary"](Place(0, 0), Settings()),
+        TASKS["multiclass"](Place(1, 1, 3), Settings(classes=3)),
+        TASKS["regression"](Place(2, 4), Settings(center=10.0, scale=5.0)),
+    ]
+    rates = BaseRates(kinds, torch.device("cpu"))
+    number_B = torch.arange(100)
+    classes_B = torch.tensor([0, 1, 0, 2]).repeat(25)
+    label_BT = torch.stack((number_B % 2, classes_B, 20 * (number_B % 2)), 1).float()
+    known_BT = torch.ones(100, 3, dtype=torch.bool)
     for _ in range(300):
-        rates.commit(rates.updated(half, known))
-    entropy = rates.entropy(rates.updated(half, known))
-    torch.testing.assert_close(entropy, torch.tensor([0.693147]), rtol=1e-3, atol=0)
+        rates.commit(rates.updated(label_BT, known_BT))
+    spread_T = rates.spread(rates.updated(label_BT, known_BT))
+    expected_T = torch.tensor([math.log(2), 1.5 * math.log(2), 2.0])
+    torch.testing.assert_close(spread_T, expected_T, rtol=5e-3, atol=0)
+
+
+def test_a_constant_label_does_not_blow_its_loss_up() -> None:
+    """What a loss is divided by stays above a floor when a task's labels never vary."""
+    kinds = [
+        TASKS["multiclass"](Place(0, 0, 3), Settings(classes=3)),
+        TASKS["regression"](Place(1, 3), Settings()),
+    ]
+    rates = BaseRates(kinds, torch.device("cpu"))
+    label_BT, known_BT = torch.ones(512, 2), torch.ones(512, 2, dtype=torch.bool)
+    for _ in range(2_000):
+        rates.commit(rates.updated(label_BT, known_BT))
+    assert (rates.spread(rates.updated(label_BT, known_BT)) >= 1e-3).all()

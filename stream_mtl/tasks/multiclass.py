@@ -1,0 +1,57 @@
+"""One of several classes: softmax cross-entropy over the head's logits.
+
+Labels are class numbers below `classes`. The set may grow: a head has room for `classes` of them, and one that was never
+seen is pushed down by the others' losses until its first row comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stream_mtl.errors import ConfigError
+from stream_mtl.tasks.base import Place, Settings, Spread
+
+
+class MultiClass:
+    """Cross-entropy, with `smoothing` > 0 that part of each label spread over all classes (Szegedy et al. 2016)."""
+
+    whole_lists = False
+    has_prior = False
+    base_rate = 0.5
+    spread: Spread = "class_entropy"
+
+    def __init__(self, place: Place, settings: Settings, after: Sequence[Place] = ()) -> None:
+        if settings.classes < 2:
+            raise ConfigError(
+                f"a task of kind 'multiclass' needs `classes`: how many there can be, at least 2; found"
+                f" {settings.classes}"
+            )
+        self.width, self._smoothing = settings.classes, settings.smoothing
+        self.tasks = (place.task,)
+        self.columns = tuple(range(place.column, place.column + self.width))
+        self._own = slice(place.column, place.column + self.width)
+
+    def loss(
+        self,
+        logit_BC: Tensor,
+        label_B: Tensor,
+        mask_B: Tensor,
+        list_key_B: Tensor,
+        drawn_B: Tensor,
+    ) -> Tensor:
+        class_B = label_B.masked_fill(~mask_B, 0.0).long().clamp(0, self.width - 1)
+        loss_B = F.cross_entropy(
+            logit_BC[:, self._own], class_B, reduction="none", label_smoothing=self._smoothing
+        )
+        return torch.where(mask_B, loss_B, 0.0)
+
+    def score(self, logit_BC: Tensor) -> Tensor:
+        """Probability of the likeliest class."""
+        return self.outputs(logit_BC).amax(1)
+
+    def outputs(self, logit_BC: Tensor) -> Tensor:
+        return logit_BC[:, self._own].softmax(1)
