@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from torch import Tensor, nn
+
+from stream_mtl.batch import Batch
 
 
 class Model(Protocol):
@@ -14,9 +16,20 @@ class Model(Protocol):
     The embedding table is not the model's: the learner looks rows up, so that only touched rows need
     gradients. A model is an `nn.Module` called as `model(embedding_BFH, batch) -> logit_BC`; a row's
     logits do not depend on the other rows. Funnel columns hold the conditional step's log-odds.
+
+    The call is `read(shared(embedding_BFH, batch), batch)`: what all tasks share ends where their own parts
+    begin, so that a balancer can look at the tasks' gradients there.
     """
 
-    def __call__(self, embedding_BFH: Tensor, batch: object) -> Tensor: ...
+    def __call__(self, embedding_BFH: Tensor, batch: Batch) -> Tensor: ...
+
+    def shared(self, embedding_BFH: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        """Everything that the tasks' own parts read, each of shape B x any: made by shared parameters alone."""
+        ...
+
+    def read(self, shared: Sequence[Tensor], batch: Batch) -> Tensor:
+        """Logits B x C from what `shared` gave; uses parameters of heads alone."""
+        ...
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
 

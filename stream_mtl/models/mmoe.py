@@ -5,6 +5,8 @@ Legend: B rows, X inputs, E experts, H width, T tasks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -28,9 +30,17 @@ class MMoE(nn.Module):
         self.heads = nn.ModuleList(parts.heads(self.hidden))
 
     def forward(self, embedding_BFH: Tensor, batch: Batch) -> Tensor:
+        return self.read(self.shared(embedding_BFH, batch), batch)
+
+    def shared(self, embedding_BFH: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        """Inputs, which the gates read, and the experts' outputs B x E x H."""
         input_BX = self.inputs(embedding_BFH, batch)
         expert_BEH = self.expert(input_BX).view(-1, self.experts, self.hidden)
         expert_BEH = F.silu(F.layer_norm(expert_BEH, (self.hidden,)))  # the towers rescale
+        return input_BX, expert_BEH
+
+    def read(self, shared: Sequence[Tensor], batch: Batch) -> Tensor:
+        input_BX, expert_BEH = shared
         mixed_BTH = torch.bmm(self._gates(input_BX), expert_BEH)
         mixed = mixed_BTH.unbind(1)  # unlike slices, its backward is one stack
         heads = zip(self.heads, mixed, strict=True)

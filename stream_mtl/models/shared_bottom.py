@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,7 +22,13 @@ class SharedBottom(nn.Module):
         self.heads = nn.ModuleList(parts.heads(hidden))
 
     def forward(self, embedding_BFH: Tensor, batch: Batch) -> Tensor:
-        bottom_BH = F.silu(self.norm(self.bottom(self.inputs(embedding_BFH, batch))))
+        return self.read(self.shared(embedding_BFH, batch), batch)
+
+    def shared(self, embedding_BFH: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        return (F.silu(self.norm(self.bottom(self.inputs(embedding_BFH, batch)))),)
+
+    def read(self, shared: Sequence[Tensor], batch: Batch) -> Tensor:
+        (bottom_BH,) = shared
         return torch.cat([head(bottom_BH, batch) for head in self.heads], 1)
 
     def shared_parameters(self) -> list[nn.Parameter]:

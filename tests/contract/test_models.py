@@ -58,6 +58,23 @@ def test_shared_and_head_parameters_partition_all(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_what_is_shared_comes_from_shared_parameters_and_is_read_by_heads_alone(name: str) -> None:
+    """A balancer that replaces the gradient at this border reaches all of the trunk and nothing of the heads."""
+    model, batch = stirred(build(name)), rows(8)
+    shared = model.shared(embedding(8), batch)
+    shared_ids = {id(p) for p in model.shared_parameters()}
+    cut = [part.detach().requires_grad_() for part in shared]
+    model.read(cut, batch).sum().backward()
+    for _, parameter in model.named_parameters():
+        assert (parameter.grad is None) == (id(parameter) in shared_ids)
+        parameter.grad = None
+    torch.stack([part.sum() for part in shared]).sum().backward()
+    for _, parameter in model.named_parameters():
+        assert (parameter.grad is None) == (id(parameter) not in shared_ids)
+    torch.testing.assert_close(model.read(shared, batch), model(embedding(8), batch))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_one_row_alone_equals_the_row_in_its_batch(name: str) -> None:
     model, batch, looked_up = stirred(build(name)), rows(12), embedding(12)
     whole_BC = model(looked_up, batch)
