@@ -9,6 +9,7 @@ from stream_mtl.errors import ConfigError
 from stream_mtl.evaluation import Evaluation
 from stream_mtl.features import Features
 from stream_mtl.label_join import LabelJoin
+from stream_mtl.labels import attributes
 from stream_mtl.learner import Learner
 from stream_mtl.pending import Pending
 from stream_mtl.pipeline import Parts, Pipeline
@@ -23,7 +24,7 @@ def compose(config: Config, lineage: str) -> Pipeline:
     """The fold in its empty state. Raises ConfigError for names and combinations that do not exist."""
     torch.set_num_threads(config.threads)
     encoder = load_encoder(config.text)
-    shop = Shop(config.features, encoder.dim)
+    shop = Shop(config.features, encoder.dim, attributes(config.tasks))
     retrieval = Retrieval(shop, config)
     features = Features(shop, retrieval, config)
     learner = Learner(features.spec, config, choose_device(config.device))

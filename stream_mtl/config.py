@@ -155,7 +155,14 @@ class Task(Section):
     listwise: float = Field(
         0.0, ge=0, description="binary: weight of a softmax over the rows of an exposure"
     )
+    label: str = Field("", description="where labels come from; empty: the task's own name")
+    above: float | None = Field(
+        None, description="learn whether the label is at least this, not the label itself"
+    )
     classes: NonNegative = Field(0, description="multiclass: how many there can be")
+    values: tuple[str, ...] = Field(
+        (), description="multiclass: their names, in order; empty: as they come, up to `classes`"
+    )
     smoothing: float = Field(
         0.0, ge=0, lt=1, description="multiclass: part of a label that is spread over all classes"
     )
@@ -165,8 +172,19 @@ class Task(Section):
     )
     log: bool = Field(False, description="regression: center and scale are of log(1 + label)")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _count_values(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("values") and not given.get("classes"):
+            return {**given, "classes": len(given["values"])}
+        return given
+
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Task:
+        if self.values and self.classes != len(self.values):
+            raise ValueError(
+                f"classes = {self.classes}, but {len(self.values)} `values` are named; leave `classes` out"
+            )
         if (self.kind == "multiclass") != (self.classes > 0):
             raise ValueError(
                 f"kind {self.kind!r} with classes = {self.classes}: `classes` is for kind"

@@ -26,6 +26,8 @@ from stream_mtl.config import Config
 from stream_mtl.description import DENSE, SPARSE, Description, Pairs
 from stream_mtl.events import Exposure, Outcome
 from stream_mtl.hashing import hash64, mix64
+from stream_mtl.label_join import RATED
+from stream_mtl.labels import Reading, readings
 from stream_mtl.retrieval import Candidates, Retrieval, Viewpoint
 from stream_mtl.shop import Shop
 from stream_mtl.shop.columns import Array, Ints
@@ -54,6 +56,8 @@ class Features:
         self.spec = Spec(
             SPARSE, DENSE, tuple(config.tasks), config.features.table_rows, shop.text_dim
         )
+        self.readings = readings(config.tasks)
+        self._rated = any(reading.source == "rating" for reading in self.readings)
         self.description = Description(shop, retrieval, config.features.table_rows)
         self.snapshots = Snapshots(self.spec)
         self._surface: dict[str, int] = {"": 0}
@@ -65,6 +69,8 @@ class Features:
 
     def open(self, exposures: Sequence[Exposure]) -> Batch:
         """Rows of new exposures, from the shop as it is: call before their chunk's events count."""
+        if not self._rated:
+            exposures = [e for e in exposures if e.surface != RATED]
         if not exposures:
             return batches.empty(self.spec)
         shop = self.shop
@@ -156,7 +162,7 @@ class Features:
         slots = [self.snapshots.rows[o.exposure_id] for o in outcomes]
         rows_O = [len(row_R) for row_R in slots]
         row_B = np.concatenate(slots)
-        label_BT = _labels(outcomes, self.spec.tasks, rows_O)
+        label_BT = self._read(outcomes, rows_O)
         mends_B = np.repeat([o.correction for o in outcomes], rows_O)
         mask_BT = ~np.isnan(label_BT) & c.listable[row_B, None]
         # a correction is news only where it says something else than before
@@ -165,6 +171,30 @@ class Features:
         c.label[row_B] = np.where(mask_BT, label_BT, c.label[row_B])
         c.known[row_B] |= mask_BT
         return row_B, label_BT, mask_BT, mends_B
+
+    def _read(self, outcomes: Sequence[Outcome], rows_O: Sequence[int]) -> Array:
+        """float32 [B, T], NaN where nothing is said."""
+        columns = [
+            self._profile(reading.attribute, outcomes, rows_O)
+            if reading.attribute
+            else reading.labels(_said(reading, outcomes, rows_O))
+            for reading in self.readings
+        ]
+        return np.stack(columns, 1)
+
+    def _profile(self, attribute: str, outcomes: Sequence[Outcome], rows_O: Sequence[int]) -> Array:
+        """Class numbers of what the users said, on the first row of each exposure with a click label.
+
+        One row an exposure: what is learned of a user must not depend on how long the lists are.
+        """
+        slot_O = self.shop.user_slots([o.user_id for o in outcomes])
+        class_O = self.shop.profiles.classes(slot_O, attribute)
+        fresh_O = [not o.correction and "click" in o.labels for o in outcomes]
+        label_B = np.full(sum(rows_O), np.nan, np.float32)
+        first_O = np.cumsum(rows_O) - rows_O
+        known_O = (class_O >= 0) & fresh_O
+        label_B[first_O[known_O]] = class_O[known_O]
+        return label_B
 
     # ---- when lists are made
 
@@ -372,16 +402,13 @@ def _runs(outcomes: Sequence[Outcome], known: Mapping[str, Ints]) -> Iterator[li
         yield list(run.values())
 
 
-def _labels(outcomes: Sequence[Outcome], tasks: Sequence[str], rows_O: Sequence[int]) -> Array:
-    """float32 [B, T], NaN where nothing is said; drawn negatives (rows beyond an outcome's items) get 0."""
-    columns = []
-    for task in tasks:
-        column: list[float | None] = []
-        for outcome, rows in zip(outcomes, rows_O, strict=True):
-            values = outcome.labels.get(task, ())
-            column += values
-            if missing := rows - len(values):
-                said = any(value is not None for value in values)
-                column += [0.0 if said else np.nan] * missing
-        columns.append(np.array(column, np.float32))
-    return np.stack(columns, 1)
+def _said(reading: Reading, outcomes: Sequence[Outcome], rows_O: Sequence[int]) -> Array:
+    """float32 [B], NaN where nothing is said; of drawn negatives (rows beyond an outcome's items) as well."""
+    column: list[float | None] = []
+    for outcome, rows in zip(outcomes, rows_O, strict=True):
+        values = outcome.labels.get(reading.source, ())
+        column += values
+        if missing := rows - len(values):
+            said = reading.of_drawn and any(value is not None for value in values)
+            column += [0.0 if said else np.nan] * missing
+    return np.array(column, np.float32)

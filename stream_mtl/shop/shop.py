@@ -17,6 +17,7 @@ from stream_mtl.events import (
     Event,
     Impression,
     Item,
+    Profile,
     Purchase,
     Refund,
     Review,
@@ -36,6 +37,7 @@ from stream_mtl.shop.catalogue import (
 )
 from stream_mtl.shop.columns import Array, Ints
 from stream_mtl.shop.decay import Fading
+from stream_mtl.shop.profiles import Profiles
 from stream_mtl.shop.slots import Slots, Vocabulary
 from stream_mtl.shop.users import Queries, Users
 from stream_mtl.state import State, nest, unnest
@@ -78,10 +80,17 @@ class _Pairs:
 class Shop:
     """`apply` folds events in, in order; everything else reads, or lets go of what is old."""
 
-    def __init__(self, settings: Settings, text_dim: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        text_dim: int,
+        attributes: Mapping[str, Sequence[str] | int] | None = None,
+    ) -> None:
+        """`attributes` of the profile that are to be remembered: their values, or how many there may be."""
         self.settings, self.text_dim = settings, text_dim
         self.items = Catalogue(settings, text_dim)
         self.users = Users(settings)
+        self.profiles = Profiles(attributes or {})
         self.queries = Queries(settings, text_dim)
         self.devices = Vocabulary(256)
         self.fadings = tuple(Fading(settings.half_life_ms * speed) for speed in SPEEDS)
@@ -137,6 +146,8 @@ class Shop:
             )
         elif isinstance(event, Review):
             self.item_slot(event.item_id, event.time_ms)
+        elif isinstance(event, Profile):
+            self.profiles.learn(user, event.attributes)
 
     def _show(self, user: int, event: Impression | Search) -> None:
         if event.query:
@@ -289,6 +300,7 @@ class Shop:
             return []
         self._flush()
         names = self.users.release(slot_R)
+        self.profiles.release(slot_R)
         for name in names:
             self._touched.pop(f"user:{name}", None)
         return names
@@ -411,6 +423,7 @@ class Shop:
             "texts": [list(entry) for entry in self._texts],
             **nest("items", self.items.state()),
             **nest("users", self.users.state()),
+            **nest("profiles", self.profiles.state(self.users.slots.used)),
             **nest("queries", self.queries.state()),
         }
 
@@ -428,6 +441,7 @@ class Shop:
         self._start_buffers()
         self.items.restore(unnest("items", state))
         self.users.restore(unnest("users", state))
+        self.profiles.restore(unnest("profiles", state))
         self.queries.restore(unnest("queries", state))
 
 
