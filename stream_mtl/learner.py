@@ -113,6 +113,12 @@ class Learner:
         """Steps that were refused because a loss or gradient was not finite."""
         return self._skipped
 
+    @property
+    def columns(self) -> list[slice]:
+        """Of every task, its columns in `Prediction.output_BC`."""
+        starts = [kind.columns[0] for kind in self._kinds]
+        return [slice(s, s + kind.width) for s, kind in zip(starts, self._kinds, strict=True)]
+
     def memory_rows(self) -> dict[str, int]:
         return {
             name: len(memory) for name, memory in zip(self._spec.tasks, self._memories, strict=True)

@@ -17,7 +17,9 @@ import torch
 
 from stream_mtl.config import Config
 from stream_mtl.cut import Output
+from stream_mtl.errors import ConfigError
 from stream_mtl.features import Features
+from stream_mtl.labels import PROFILE
 from stream_mtl.learner import Learner
 from stream_mtl.retrieval import Candidates, Retrieval
 from stream_mtl.serde import encode_scores
@@ -25,6 +27,7 @@ from stream_mtl.shop import Shop
 from stream_mtl.state import State
 
 Floats = npt.NDArray[np.float64]
+UserScores = dict[str, float | Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,28 @@ class Scored:
     rows: int  # (user or query, candidate) pairs that went through the model
 
 
+def list_value(config: Config, key: str) -> dict[str, float]:
+    """Weights of the scores that lists are ranked by; the defaults count as far as there are such tasks.
+
+    Raises ConfigError where a weight was given to something that is not scored.
+    """
+    of_items = [n for n, t in config.tasks.items() if not (t.label or n).startswith(PROFILE)]
+    if not of_items:
+        raise ConfigError(
+            "tasks: every one speaks of the user alone, so that lists have nothing to be ranked by; add one"
+            " of items, for example [tasks.click] kind = 'binary'"
+        )
+    scored = [*of_items, *(f"{n}_given_{t.after}" for n, t in config.tasks.items() if t.after)]
+    weights: dict[str, float] = getattr(config.scoring, key)
+    unknown = [name for name in weights if name not in scored]
+    if unknown and key in config.scoring.model_fields_set:
+        raise ConfigError(
+            f"scoring.{key}.{unknown[0]}: there is no such score; use one of: {', '.join(scored)}"
+        )
+    known = {name: weight for name, weight in weights.items() if name in scored}
+    return known or {of_items[0]: 1.0}
+
+
 class Scoring:
     """Decides who is due, ranks their candidates, and encodes the records."""
 
@@ -55,6 +80,18 @@ class Scoring:
             features,
             learner,
         )
+        self._weights = {
+            "user": list_value(config, "value"),
+            "query": list_value(config, "search_value"),
+        }
+        readings = features.readings
+        tasks = list(zip(features.spec.tasks, readings, learner.columns, strict=True))
+        self._of_items = [name for name, reading, _ in tasks if not reading.attribute]
+        self._of_users = {
+            name: (columns, shop.profiles.vocabulary(reading.attribute))
+            for name, reading, columns in tasks
+            if reading.attribute
+        }
         self._waiting: dict[str, None] = {}  # "user:…", "query:…", "popular:…" in order of arrival
         self._published: dict[str, int] = {}  # key -> event time of its newest list
 
@@ -124,7 +161,7 @@ class Scoring:
         else:
             slots = self._shop.query_slots(names)
             candidates = self._retrieval.for_queries(slots)
-        scores, rows = self._score(kind, slots, candidates)
+        scores, of_users, rows = self._score(kind, slots, candidates)
         value_UC = self._value(kind, scores)
         value_UC[candidates.item_UC < 0] = -np.inf
         best_UP = np.argsort(-value_UC, axis=1, kind="stable")[:, : self._settings.published]
@@ -138,31 +175,51 @@ class Scoring:
                 value_UC[row, order],
                 {t: s[row, order] for t, s in scores.items()},
             )
-            outputs.append(self._output(kind, name, {surface: listed}, moment))
+            of_user = of_users[row] if of_users else None
+            outputs.append(self._output(kind, name, {surface: listed}, moment, of_user))
         return outputs, rows
 
     def _score(
         self, kind: str, slots: npt.NDArray[np.int64], candidates: Candidates
-    ) -> tuple[dict[str, Floats], int]:
-        """Task scores of every candidate, [U, C] each; padding scores 0."""
+    ) -> tuple[dict[str, Floats], list[UserScores], int]:
+        """Task scores of every candidate, [U, C] each; padding scores 0. And what is said of the users."""
         valid_UC = candidates.item_UC >= 0
         batch = self._features.candidate_batch(kind, slots, candidates)
         prediction = self._learner.predict(batch, ranking=True)
-        names = (*self._features.spec.tasks, *prediction.extra)
-        column_BN = torch.cat(
-            [prediction.prob_BT, *(p.unsqueeze(1) for p in prediction.extra.values())], 1
-        )
+        names = [*self._of_items, *prediction.extra]
+        prob_BT = prediction.prob_BT
+        if self._of_users:
+            prob_BT = prob_BT[:, [self._features.spec.tasks.index(name) for name in self._of_items]]
+        column_BN = torch.cat([prob_BT, *(p.unsqueeze(1) for p in prediction.extra.values())], 1)
         flat_BN = np.round(column_BN.cpu().numpy().astype(np.float64), 6)
         scores: dict[str, Floats] = {}
         for n, name in enumerate(names):
             scores[name] = np.zeros(valid_UC.shape)
             scores[name][valid_UC] = flat_BN[:, n]
-        return scores, len(batch)
+        of_users: list[UserScores] = []
+        if self._of_users and kind == "user":
+            of_users = self._describe(prediction.output_BC, valid_UC)
+        return scores, of_users, len(batch)
+
+    def _describe(
+        self, output_BC: torch.Tensor, valid_UC: npt.NDArray[np.bool_]
+    ) -> list[UserScores]:
+        """What tasks that speak of the user alone say, as a mean over the user's candidates."""
+        row_B = np.nonzero(valid_UC)[0]
+        count_U = np.maximum(valid_UC.sum(1), 1)
+        told: list[UserScores] = [{} for _ in valid_UC]
+        for name, (columns, values) in self._of_users.items():
+            output_BW = output_BC[:, columns].cpu().numpy().astype(np.float64)
+            sum_UW = np.zeros((len(valid_UC), output_BW.shape[1]))
+            np.add.at(sum_UW, row_B, output_BW)
+            for scores, mean_W in zip(told, np.round(sum_UW / count_U[:, None], 6), strict=True):
+                known = values.names[1:]  # of a growing set: those that have come
+                scores[name] = dict(zip(known, mean_W.tolist(), strict=False))
+        return told
 
     def _value(self, kind: str, scores: Mapping[str, Floats]) -> Floats:
-        weights = self._settings.value if kind == "user" else self._settings.search_value
         total = np.zeros(next(iter(scores.values())).shape)
-        for task, weight in sorted(weights.items()):
+        for task, weight in sorted(self._weights[kind].items()):
             total += weight * scores[task]
         return np.round(total, 6)
 
@@ -188,9 +245,14 @@ class Scoring:
         ]
 
     def _output(
-        self, kind: str, name: str, lists: dict[str, list[dict[str, Any]]], moment: Moment
+        self,
+        kind: str,
+        name: str,
+        lists: dict[str, list[dict[str, Any]]],
+        moment: Moment,
+        of_user: UserScores | None = None,
     ) -> Output:
         key, value = encode_scores(
-            kind, name, moment.event_time, moment.published_at, moment.model, lists
+            kind, name, moment.event_time, moment.published_at, moment.model, lists, of_user
         )
         return Output(key, value, moment.event_time)

@@ -53,6 +53,10 @@ class Profiles:
         code_N[known_N] = self.columns.code[slot_N[known_N], self.names.index(attribute)]
         return code_N - 1
 
+    def vocabulary(self, attribute: str) -> Vocabulary:
+        """The values of an attribute; class n has code n + 1."""
+        return self.values[self.names.index(attribute)]
+
     def release(self, slot_R: Ints) -> None:
         self.columns.reset(slot_R[slot_R < self.columns.capacity])
 
