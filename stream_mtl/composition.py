@@ -38,6 +38,7 @@ def compose(config: Config, lineage: str) -> Pipeline:
                 config.evaluation,
                 features.spec,
                 [name for name, task in config.tasks.items() if task.kind == "listwise"],
+                config.drift,
             ),
             pending=Pending(features.spec, config.learner.batch_rows, config.learner.first_rows),
             learner=learner,
