@@ -39,6 +39,7 @@ def compose(config: Config, lineage: str) -> Pipeline:
                 config.evaluation,
                 features.spec,
                 [name for name, task in config.tasks.items() if task.kind == "listwise"],
+                config.drift,
             ),
             pending=Pending(features.spec, config.learner.batch_rows, config.learner.first_rows),
             learner=learner,

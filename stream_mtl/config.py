@@ -281,6 +281,22 @@ class Evaluation(Section):
     probe_every: Positive = Field(200, description="steps between two probe evaluations")
 
 
+class Drift(Section):
+    """Alarms when a task's quality changes; see `drift_watch`."""
+
+    on: bool = True
+    entropy: str = Field("adwin", description="detector on a task's normalised entropy")
+    calibration: str = Field(
+        "page_hinkley", description="detector on how far predictions miss the labels on average"
+    )
+    rows: Positive = Field(
+        16, description="labels of a task that make one number for its detectors"
+    )
+    recent: Positive = Field(
+        5_000, description="labels after an alarm in which a task counts as drifted"
+    )
+
+
 class Checkpoint(Section):
     interval_s: Positive = 60
     keep: Positive = Field(3, ge=2)
@@ -330,6 +346,7 @@ class Config(Section):
     learner: Learner = Learner()
     scoring: Scoring = Scoring()
     evaluation: Evaluation = Evaluation()
+    drift: Drift = Drift()
     checkpoint: Checkpoint = Checkpoint()
     dlq: DeadLetters = DeadLetters()
     metrics: Metrics = Metrics()
@@ -364,6 +381,7 @@ SECTION_CLASS: dict[str, KeyClass] = {
     "learner": "soft",
     "scoring": "soft",
     "evaluation": "soft",
+    "drift": "soft",
     "checkpoint": "runtime",
     "dlq": "soft",
     "metrics": "runtime",

@@ -22,10 +22,13 @@ from torch import Tensor
 
 from stream_mtl import config as settings
 from stream_mtl.batch import Batch, Spec
+from stream_mtl.cut import DriftAlarm
+from stream_mtl.drift_watch import DriftWatch
 from stream_mtl.errors import StateError
 from stream_mtl.hashing import mix64
-from stream_mtl.prequential import LABELS, LISTS, NDCG, POSITIVES, Sums, logits, ndcg
+from stream_mtl.prequential import LABELS, LISTS, NDCG, POSITIVES, Floats, Ints, Sums, logits, ndcg
 from stream_mtl.probes import Probes, is_probe
+from stream_mtl.state import nest, unnest
 
 FADE_ROWS = 512  # rows of a block, after which the faded sums lose `fading` once
 WAITING = ("served_BT", "label_BT", "mask_BT", "offset_B", "list_key_B", "row_key_B")
@@ -37,7 +40,11 @@ class Evaluation:
     """Metrics per task over the whole lineage and faded; `listwise` names the tasks that get an NDCG."""
 
     def __init__(
-        self, config: settings.Evaluation, spec: Spec, listwise: Collection[str] = ()
+        self,
+        config: settings.Evaluation,
+        spec: Spec,
+        listwise: Collection[str] = (),
+        drift: settings.Drift | None = None,
     ) -> None:
         self._config, self._spec = config, spec
         self._listwise = tuple(i for i, task in enumerate(spec.tasks) if task in listwise)
@@ -45,6 +52,7 @@ class Evaluation:
         self._waiting: list[tuple[Tensor, ...]] = []  # in the order of WAITING
         self._waiting_rows = 0
         self._probes = Probes(config.probe_rows, spec)
+        self._drift = DriftWatch(drift or settings.Drift(on=False), spec.tasks)
 
     def observe(self, served_BT: Tensor, batch: Batch) -> None:
         """Score the probabilities made at serving against the labels that are known now.
@@ -57,13 +65,13 @@ class Evaluation:
         self._waiting.append((served_BT, *(getattr(batch, name) for name in WAITING[1:])))
         self._waiting_rows += len(batch)
         if self._waiting_rows >= FADE_ROWS:
-            block = self._block()
+            block = self._block(watched=True)
             self._whole.merge(block)
             self._faded.merge(block, self._config.fading)
             self._waiting, self._waiting_rows = [], 0
 
-    def _block(self) -> Sums:
-        """The sums of the rows that wait."""
+    def _block(self, watched: bool = False) -> Sums:
+        """The sums of the rows that wait; `watched`: their turn with the drift detectors too."""
         sums = Sums(len(self._spec.tasks))
         if not self._waiting:
             return sums
@@ -74,7 +82,10 @@ class Evaluation:
         served_N = served_BT[row_N, task_N].astype(np.float64)
         label_N = label_BT[row_N, task_N].astype(np.float64)
         logit_N = logits(served_N)
-        sums.add(task_N, logit_N, logit_N + offset_B[row_N], label_N)
+        corrected_N = logit_N + offset_B[row_N]
+        sums.add(task_N, logit_N, corrected_N, label_N)
+        if watched:
+            self._watch(task_N, corrected_N, label_N)
         run_B, tie_B = _runs(list_key_B), mix64(row_key_B)
         for task in self._listwise:
             of_N = task_N == task
@@ -83,6 +94,19 @@ class Evaluation:
                 run_B[row_M], served_N[of_N], label_N[of_N], tie_B[row_M]
             )
         return sums
+
+    def _watch(self, task_N: Ints, logit_N: Floats, label_N: Floats) -> None:
+        for task, name in enumerate(self._spec.tasks):
+            of_N = task_N == task
+            self._drift.observe(name, logit_N[of_N], label_N[of_N])
+
+    def take_drifts(self) -> tuple[DriftAlarm, ...]:
+        """Alarms since the last call: to be called at every cut."""
+        return self._drift.take()
+
+    def drifted(self) -> tuple[str, ...]:
+        """Tasks that had an alarm lately (`drift.recent` labels)."""
+        return self._drift.drifted()
 
     def is_probe(self, list_key_B: Tensor) -> Tensor:
         """Mask of the rows that are held out of training."""
@@ -141,7 +165,7 @@ class Evaluation:
         if self._waiting:
             self._waiting = [tuple(torch.cat(c) for c in zip(*self._waiting, strict=True))]
             state |= {f"waiting/{n}": t for n, t in zip(WAITING, self._waiting[0], strict=True)}
-        return state | self._probes.state()
+        return state | self._probes.state() | nest("drift", self._drift.state())
 
     def restore(self, state: Mapping[str, Any]) -> None:
         if list(state["tasks"]) != list(self._spec.tasks):
@@ -156,6 +180,7 @@ class Evaluation:
             sums.total_TK = state[f"{name}/total_TK"].numpy().copy()
             sums.histogram_T2H = state[f"{name}/histogram_T2H"].numpy().copy()
         self._probes.restore(state)
+        self._drift.restore(unnest("drift", state))
 
     def _sums(self) -> dict[str, Sums]:
         return {"whole": self._whole, "faded": self._faded}

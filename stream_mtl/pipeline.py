@@ -218,6 +218,7 @@ class Pipeline:
             digest=self._chain,
             event_time=event_time,
             decisions=tuple(decisions),
+            drifts=self.parts.evaluation.take_drifts(),
         )
 
     # ---- the state, whole
