@@ -40,6 +40,7 @@ def compose(config: Config, lineage: str) -> Pipeline:
                 features.spec,
                 [name for name, task in config.tasks.items() if task.kind == "listwise"],
                 config.drift,
+                learner.kinds,
             ),
             pending=Pending(features.spec, config.learner.batch_rows, config.learner.first_rows),
             learner=learner,

@@ -33,16 +33,17 @@ from stream_mtl.shop import Shop
 from stream_mtl.shop.columns import Array, Ints
 from stream_mtl.snapshots import Snapshots
 from stream_mtl.state import State
+from stream_mtl.task_columns import logits
 
 ATTEMPTS = 8  # uniform draws a wanted negative, before fewer are taken
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Labelled rows of outcomes. `served_BT` belongs to `batch`; NaN where nothing was predicted."""
+    """Labelled rows of outcomes. `served_BC` belongs to `batch`; NaN where nothing was predicted."""
 
     batch: Batch
-    served_BT: Tensor
+    served_BC: Tensor
     corrections: (
         Batch  # rows whose label changed since it was emitted, only the changed labels known
     )
@@ -59,7 +60,7 @@ class Features:
         self.readings = readings(config.tasks)
         self._rated = any(reading.source == "rating" for reading in self.readings)
         self.description = Description(shop, retrieval, config.features.table_rows)
-        self.snapshots = Snapshots(self.spec)
+        self.snapshots = Snapshots(self.spec, logits(config.tasks))
         self._surface: dict[str, int] = {"": 0}
         self._opened = np.zeros(0, np.int64)  # rows since the last `served`, in order
         empty_BT = np.zeros((0, len(config.tasks)))
@@ -133,9 +134,9 @@ class Features:
         )
         return self._emit(self._opened[-len(items) :], *self._unlabelled(len(items)))
 
-    def served(self, prob_BT: Tensor) -> None:
+    def served(self, output_BC: Tensor) -> None:
         """What was predicted for all rows opened since the last call, one after the other."""
-        self.snapshots.columns.served[self._opened] = prob_BT.detach().cpu().numpy()
+        self.snapshots.columns.served[self._opened] = output_BC.detach().cpu().numpy()
         self._opened = np.zeros(0, np.int64)
 
     # ---- when labels are known

@@ -32,6 +32,7 @@ from stream_mtl.optim import DenseOptimizer, TableOptimizer, clip_, copy_tensors
 from stream_mtl.rehearsal import REHEARSALS
 from stream_mtl.state import State, misfits, nest, unnest
 from stream_mtl.task_columns import task_kinds
+from stream_mtl.tasks.base import TaskKind
 from stream_mtl.trust import Trust
 
 log = logging.getLogger(__name__)
@@ -112,6 +113,10 @@ class Learner:
     def skipped(self) -> int:
         """Steps that were refused because a loss or gradient was not finite."""
         return self._skipped
+
+    @property
+    def kinds(self) -> Sequence[TaskKind]:
+        return self._kinds
 
     @property
     def columns(self) -> list[slice]:

@@ -99,7 +99,7 @@ class Pipeline:
         """What the model says of what was shown, remembered until the labels come."""
         if opened:
             prediction = self.parts.learner.predict(concat(opened))
-            self.parts.features.served(prediction.prob_BT)
+            self.parts.features.served(prediction.output_BC)
 
     def _encode_texts(self) -> None:
         waiting = self.parts.shop.pending_texts(self.config.text.max_per_cut)
@@ -127,7 +127,7 @@ class Pipeline:
         self.reports = []
         if outcomes:
             rows = parts.features.rows(outcomes)
-            parts.evaluation.observe(rows.served_BT, rows.batch)
+            parts.evaluation.observe(rows.served_BC, rows.batch)
             held_out_B = parts.evaluation.is_probe(rows.batch.list_key_B)
             parts.evaluation.add_probes(rows.batch.select(held_out_B))
             parts.pending.add(rows.batch.select(~held_out_B))
@@ -139,7 +139,7 @@ class Pipeline:
             counts["steps"] += 1
             if parts.learner.version % self.config.evaluation.probe_every == 0:
                 parts.evaluation.evaluate_probes(
-                    lambda probes: parts.learner.predict(probes).prob_BT
+                    lambda probes: parts.learner.predict(probes).output_BC
                 )
 
     def _obey(

@@ -16,13 +16,22 @@ def task_kinds(spec: Spec, config: Config) -> list[TaskKind]:
     places: dict[str, Place] = {}
     column = 0
     for task, name in enumerate(spec.tasks):
-        width = max(1, config.tasks[name].classes)
+        width = _width(config.tasks[name])
         places[name] = Place(task, column, width)
         column += width
     return [
         TASKS[one.kind](places[name], _settings(one), _before(name, places, config.tasks))
         for name, one in ((name, config.tasks[name]) for name in spec.tasks)
     ]
+
+
+def logits(tasks: Mapping[str, Task]) -> int:
+    """Columns of all heads together."""
+    return sum(_width(task) for task in tasks.values())
+
+
+def _width(task: Task) -> int:
+    return max(1, task.classes)
 
 
 def _settings(task: Task) -> Settings:

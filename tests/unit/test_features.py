@@ -119,7 +119,7 @@ def test_rows_are_the_ones_that_were_opened_whatever_happens_meanwhile() -> None
     rows = features.rows([outcome(shown, (0.0, 1.0, None))])
     assert torch.equal(rows.batch.dense_BD, opened.dense_BD[:2])
     assert torch.equal(rows.batch.sparse_BF, opened.sparse_BF[:2])
-    assert torch.equal(rows.served_BT, torch.arange(6).reshape(2, 3) / 10)
+    assert torch.equal(rows.served_BC, torch.arange(6).reshape(2, 3) / 10)
     assert rows.batch.label_BT[:, 0].tolist() == [0.0, 1.0]
     assert rows.batch.mask_BT.tolist() == [[True, False, False]] * 2
     assert rows.batch.position_B.tolist() == [1, 2]
