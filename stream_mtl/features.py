@@ -61,10 +61,15 @@ class Features:
         self._rated = any(reading.source == "rating" for reading in self.readings)
         self.description = Description(shop, retrieval, config.features.table_rows)
         self.snapshots = Snapshots(self.spec, logits(config.tasks))
+        self._retired: list[int] = []
         self._surface: dict[str, int] = {"": 0}
         self._opened = np.zeros(0, np.int64)  # rows since the last `served`, in order
         empty_BT = np.zeros((0, len(config.tasks)))
         self._nothing = (self._opened, empty_BT.astype(np.float32), empty_BT > 0, self._opened > 0)
+
+    def retire(self, tasks: Sequence[str]) -> None:
+        """Labels of these tasks are unknown from now on."""
+        self._retired = [self.spec.tasks.index(name) for name in tasks]
 
     # ---- when something is shown
 
@@ -166,6 +171,8 @@ class Features:
         label_BT = self._read(outcomes, rows_O)
         mends_B = np.repeat([o.correction for o in outcomes], rows_O)
         mask_BT = ~np.isnan(label_BT) & c.listable[row_B, None]
+        if self._retired:
+            mask_BT[:, self._retired] = False
         # a correction is news only where it says something else than before
         mask_BT &= ~mends_B[:, None] | ~c.known[row_B] | (c.label[row_B] != label_BT)
         label_BT = np.where(mask_BT, label_BT, 0.0).astype(np.float32)

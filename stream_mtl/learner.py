@@ -93,16 +93,21 @@ class Learner:
         self._rates = BaseRates(self._kinds, device)
         self._trust = Trust(self._kinds, device)
         self._rehearsal = entry("rehearsal.loss", config.rehearsal.loss, REHEARSALS)
-        new_memory = entry("memory.policy", config.memory.policy, MEMORIES)
-        self._memories: list[Memory] = [
-            new_memory(
-                Held(spec, name, kind.columns, kind.whole_lists, config.seed, device),
-                config.memory.rows,
-            )
-            for name, kind in zip(spec.tasks, self._kinds, strict=True)
-        ]
+        self._memories = [self._new_memory(task) for task in range(len(spec.tasks))]
         self._heads = self._parameter_owners()
         self._version = self._skipped = self._skipped_in_a_row = 0
+
+    def _new_memory(self, task: int) -> Memory:
+        settings, kind = self._config.memory, self._kinds[task]
+        held = Held(
+            self._spec,
+            self._spec.tasks[task],
+            kind.columns,
+            kind.whole_lists,
+            self._config.seed,
+            self._device,
+        )
+        return entry("memory.policy", settings.policy, MEMORIES)(held, settings.rows)
 
     @property
     def version(self) -> int:
@@ -113,6 +118,15 @@ class Learner:
     def skipped(self) -> int:
         """Steps that were refused because a loss or gradient was not finite."""
         return self._skipped
+
+    @property
+    def conditional(self) -> dict[str, int]:
+        """Scores beside those of the tasks: of each funnel step given the one before, and its column."""
+        return {
+            f"{name}_given_{self._config.tasks[name].after}": kind.columns[0]
+            for name, kind in zip(self._spec.tasks, self._kinds, strict=True)
+            if len(kind.tasks) > 1
+        }
 
     @property
     def kinds(self) -> Sequence[TaskKind]:
@@ -151,12 +165,7 @@ class Learner:
         output_BC = prob_BT
         if logit_BC.shape != prob_BT.shape:
             output_BC = torch.cat([kind.outputs(logit_BC) for kind in self._kinds], 1)
-        names = self._spec.tasks
-        extra = {
-            f"{name}_given_{self._config.tasks[name].after}": logit_BC[:, kind.columns[0]].sigmoid()
-            for name, kind in zip(names, self._kinds, strict=True)
-            if len(kind.tasks) > 1
-        }
+        extra = {name: logit_BC[:, column].sigmoid() for name, column in self.conditional.items()}
         return Prediction(prob_BT, logit_BC, output_BC, extra)
 
     # --- learning -------------------------------------------------------------------------------
@@ -212,6 +221,11 @@ class Learner:
     def erase(self, user_key: int) -> int:
         """Removes a user's rows from all memories; returns how many were held."""
         return sum(memory.erase(user_key) for memory in self._memories)
+
+    def forget(self, task: str) -> None:
+        """Empties the memory of a task that is retired."""
+        place = self._spec.tasks.index(task)
+        self._memories[place] = self._new_memory(place)
 
     # --- state ----------------------------------------------------------------------------------
 

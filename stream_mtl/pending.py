@@ -67,6 +67,13 @@ class Pending:
         self._parts, self._rows = [kept], len(kept)
         return erased
 
+    def forget_labels(self, task: int) -> None:
+        """The labels of one task are unknown from now on."""
+        if self._rows:
+            rows = batches.concat(self._parts).clone()
+            rows.mask_BT[:, task] = False
+            self._parts = [rows]
+
     def state(self) -> State:
         rows = batches.concat(self._parts) if self._parts else self._empty
         return {"taken": self._taken, **{f.name: getattr(rows, f.name) for f in fields(rows)}}

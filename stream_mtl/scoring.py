@@ -7,7 +7,7 @@ time; what came too early waits, in order, and goes out with the first cut that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,20 +45,22 @@ class Scored:
     rows: int  # (user or query, candidate) pairs that went through the model
 
 
-def list_value(config: Config, key: str) -> dict[str, float]:
+def list_value(config: Config, key: str, retired: Collection[str] = ()) -> dict[str, float]:
     """Weights of the scores that lists are ranked by; the defaults count as far as there are such tasks.
 
     Raises ConfigError where a weight was given to something that is not scored.
     """
-    of_items = [n for n, t in config.tasks.items() if not (t.label or n).startswith(PROFILE)]
+    live = {n: t for n, t in config.tasks.items() if n not in retired}
+    of_items = [n for n, t in live.items() if not (t.label or n).startswith(PROFILE)]
     if not of_items:
         raise ConfigError(
             "tasks: every one speaks of the user alone, so that lists have nothing to be ranked by; add one"
             " of items, for example [tasks.click] kind = 'binary'"
         )
-    scored = [*of_items, *(f"{n}_given_{t.after}" for n, t in config.tasks.items() if t.after)]
+    scored = [*of_items, *(f"{n}_given_{t.after}" for n, t in live.items() if t.after)]
     weights: dict[str, float] = getattr(config.scoring, key)
-    unknown = [name for name in weights if name not in scored]
+    gone = [*retired, *(f"{n}_given_{t.after}" for n, t in config.tasks.items() if n in retired)]
+    unknown = [name for name in weights if name not in scored and name not in gone]
     if unknown and key in config.scoring.model_fields_set:
         raise ConfigError(
             f"scoring.{key}.{unknown[0]}: there is no such score; use one of: {', '.join(scored)}"
@@ -80,20 +82,29 @@ class Scoring:
             features,
             learner,
         )
-        self._weights = {
-            "user": list_value(config, "value"),
-            "query": list_value(config, "search_value"),
-        }
-        readings = features.readings
-        tasks = list(zip(features.spec.tasks, readings, learner.columns, strict=True))
-        self._of_items = [name for name, reading, _ in tasks if not reading.attribute]
-        self._of_users = {
-            name: (columns, shop.profiles.vocabulary(reading.attribute))
-            for name, reading, columns in tasks
-            if reading.attribute
-        }
+        self.retire(())
         self._waiting: dict[str, None] = {}  # "user:…", "query:…", "popular:…" in order of arrival
         self._published: dict[str, int] = {}  # key -> event time of its newest list
+
+    def retire(self, tasks: Collection[str]) -> None:
+        """Scores of these tasks are published no more, and rank nothing. Raises ConfigError if none is left."""
+        self._weights = {
+            "user": list_value(self._config, "value", tasks),
+            "query": list_value(self._config, "search_value", tasks),
+        }
+        features, learner = self._features, self._learner
+        live = [
+            one
+            for one in zip(features.spec.tasks, features.readings, learner.columns, strict=True)
+            if one[0] not in tasks
+        ]
+        self._of_items = [name for name, reading, _ in live if not reading.attribute]
+        self._of_users = {
+            name: (columns, self._shop.profiles.vocabulary(reading.attribute))
+            for name, reading, columns in live
+            if reading.attribute
+        }
+        self._given = [n for n in learner.conditional if n.partition("_given_")[0] not in tasks]
 
     def publish(self, moment: Moment) -> Scored:
         """Score all that is due at `moment.event_time`; tombstones for what expired."""
@@ -186,11 +197,13 @@ class Scoring:
         valid_UC = candidates.item_UC >= 0
         batch = self._features.candidate_batch(kind, slots, candidates)
         prediction = self._learner.predict(batch, ranking=True)
-        names = [*self._of_items, *prediction.extra]
-        prob_BT = prediction.prob_BT
-        if self._of_users:
-            prob_BT = prob_BT[:, [self._features.spec.tasks.index(name) for name in self._of_items]]
-        column_BN = torch.cat([prob_BT, *(p.unsqueeze(1) for p in prediction.extra.values())], 1)
+        names = [*self._of_items, *self._given]
+        prob_BT, tasks = prediction.prob_BT, self._features.spec.tasks
+        if len(self._of_items) < len(tasks):
+            prob_BT = prob_BT[:, [tasks.index(name) for name in self._of_items]]
+        column_BN = torch.cat(
+            [prob_BT, *(prediction.extra[name].unsqueeze(1) for name in self._given)], 1
+        )
         flat_BN = np.round(column_BN.cpu().numpy().astype(np.float64), 6)
         scores: dict[str, Floats] = {}
         for n, name in enumerate(names):

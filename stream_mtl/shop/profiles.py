@@ -69,5 +69,6 @@ class Profiles:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.columns.restore(state)
-        for vocabulary, names in zip(self.values, state["values"], strict=True):
+        # a state from before a task was added has the first attributes alone
+        for vocabulary, names in zip(self.values, state["values"], strict=False):
             vocabulary.restore(["", *names])
