@@ -17,7 +17,7 @@ import re
 import numpy as np
 
 from stream_mtl.hashing import hash64
-from stream_mtl.shop.columns import Array, Ints
+from stream_mtl.shop.columns import Array, Ints, add_at
 
 WORDS = 8  # of a title or query; the first ones say most
 TOKENS = WORDS + 2  # words, category, brand
@@ -70,10 +70,10 @@ def count(
     weight_E: Array,
 ) -> None:
     """Add E events in place: each token of the item once, bucket 0 takes what is none."""
-    side_EK = np.broadcast_to(acted_E.astype(np.int64)[:, None], token_EK.shape)
+    side_E1 = acted_E.astype(np.int64)[:, None]
     weight_EK = np.broadcast_to(weight_E[:, None], token_EK.shape)
-    np.add.at(taste_U2W, (user_E[:, None], side_EK, own(token_EK)), weight_EK)
-    np.add.at(crowd_2N, (side_EK, token_EK.astype(np.int64)), weight_EK)
+    add_at(taste_U2W, (user_E[:, None], side_E1, own(token_EK)), weight_EK)
+    add_at(crowd_2N, (side_E1, token_EK.astype(np.int64)), weight_EK)
 
 
 def of_crowd(crowd_2N: Array, fade: float, token_BK: Array) -> Array:
