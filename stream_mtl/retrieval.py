@@ -215,8 +215,8 @@ class Retrieval:
         if not self.shop.text_dim:
             nothing = np.zeros((len(history_UH), 0), np.float32)
             return nothing, nothing, nothing
-        unit_UHE = unit[history_UH]
-        unit_UHE *= (history_UH >= 0)[:, :, None]
+        unit_UHE = unit.take(history_UH, 0)
+        unit_UHE[history_UH < 0] = 0
         last, five, all_ = (
             normalised(unit_UHE[:, :n].sum(1)) for n in (1, TITLES, unit_UHE.shape[1])
         )
@@ -225,11 +225,15 @@ class Retrieval:
     def _links(self, table: Neighbours, from_UL: Array, back: float) -> Links:
         """Links from several rows a user, each counting `back` times the one before it."""
         now = float(self.shop.link_fading.at(self.shop.now_ms))
-        to_ULW = table.slot[from_UL]
-        weight_ULW = table.weight[from_UL] * (now * back ** np.arange(from_UL.shape[1]))[:, None]
+        to_ULW = table.slot.take(from_UL, 0)
+        weight_ULW = table.weight.take(from_UL, 0) * (now * back ** np.arange(from_UL.shape[1]))[:, None]
         valid = np.nonzero((to_ULW >= 0) & (from_UL >= 0)[:, :, None])
         stride = max(self.shop.items.used, 1)
-        key_K, inverse_N = np.unique(valid[0] * stride + to_ULW[valid], return_inverse=True)
+        key_N = valid[0] * stride + to_ULW[valid]
+        if from_UL.shape[1] == 1:  # links of one row lead to distinct items
+            order = np.argsort(key_N)
+            return Links(key_N[order], weight_ULW[valid][order], stride)
+        key_K, inverse_N = np.unique(key_N, return_inverse=True)
         return Links(key_K, np.bincount(inverse_N, weight_ULW[valid], len(key_K)), stride)
 
     def _of_categories(self, category_UL: Array) -> tuple[Ints, Ints]:
