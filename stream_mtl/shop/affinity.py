@@ -127,7 +127,8 @@ def row_sums(column_NB: Sequence[Array] | Array) -> Array:
             lanes = [one + other for one, other in zip(lanes[::2], lanes[1::2], strict=True)]
         total_B = lanes[0]
     rest = column_NB[whole:]
-    return sum(rest[1:], rest[0]) if total_B is None else sum(rest, total_B)
+    total_B = sum(rest[1:], rest[0]) if total_B is None else sum(rest, total_B)
+    return np.asarray(total_B + 0.0)  # numpy starts from 0: a sum of negative zeros is a positive one
 
 
 def _affinity(sums_2: Array, base: Array | float, shrink: float) -> Array:
