@@ -13,7 +13,7 @@ and no drawn negative is like it. It gives no rows, else a model learns that the
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,7 @@ class Features:
         )
         self.readings = readings(config.tasks)
         self._rated = any(reading.source == "rating" for reading in self.readings)
+        self._featureless = replace(self.spec, sparse_fields=(), dense_fields=(), text_dim=0)
         self.description = Description(shop, retrieval, config.features.table_rows)
         self.snapshots = Snapshots(self.spec, logits(config.tasks))
         self._retired: list[int] = []
@@ -229,21 +230,14 @@ class Features:
         )
         title_BE, query_BE = self._text(pairs.item_B, pairs.query_B)
         cosine_BT = self.description.cosines(view, pairs)
-        rows = batches.empty(self.spec, len(row_B))
-        return Batch(
+        return replace(
+            batches.empty(self._featureless, len(row_B)),
             sparse_BF=torch.from_numpy(self.description.sparse(pairs)),
             dense_BD=torch.from_numpy(self.description.dense(view, pairs, cosine_BT)),
             title_BE=torch.from_numpy(title_BE),
             query_BE=torch.from_numpy(query_BE),
-            position_B=rows.position_B,
             prior_B=torch.from_numpy(candidates.prior_UC[row_B, place_B]),
-            offset_B=rows.offset_B,
-            label_BT=rows.label_BT,
-            mask_BT=rows.mask_BT,
-            weight_B=rows.weight_B,
-            row_key_B=rows.row_key_B,
             list_key_B=torch.from_numpy(row_B.astype(np.int64)),
-            user_key_B=rows.user_key_B,
             time_B=torch.from_numpy(pairs.time_B),
             domain_B=torch.from_numpy(pairs.domain_B),
         )
@@ -317,11 +311,10 @@ class Features:
         if not self.shop.text_dim:
             nothing = np.zeros((len(item_B), 0), np.float16)
             return nothing, nothing
-        title_BE = self.shop.items.columns.vector[item_B]
-        query_BE = self.shop.queries.columns.vector[query_B]
-        title_BE[item_B < 0] = 0
-        query_BE[query_B < 0] = 0
-        return title_BE, query_BE
+        return (
+            _rows_or_zero(self.shop.items.columns.vector, item_B),
+            _rows_or_zero(self.shop.queries.columns.vector, query_B),
+        )
 
     def _unlabelled(self, rows: int) -> tuple[Array, Array]:
         tasks = len(self.spec.tasks)
@@ -408,6 +401,13 @@ def _runs(outcomes: Sequence[Outcome], known: Mapping[str, Ints]) -> Iterator[li
             run[outcome.exposure_id] = outcome
     if run:
         yield list(run.values())
+
+
+def _rows_or_zero(vector_NE: Array, slot_B: Array) -> Array:
+    """Rows [B, E] of slots, zeros for slot -1."""
+    vector_BE = vector_NE.take(slot_B, 0)  # for rows twice as fast as indexing
+    vector_BE[np.flatnonzero(slot_B < 0)] = 0
+    return vector_BE
 
 
 def _said(reading: Reading, outcomes: Sequence[Outcome], rows_O: Sequence[int]) -> Array:

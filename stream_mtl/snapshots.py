@@ -109,8 +109,8 @@ class Snapshots:
         """The snapshot as a batch with the given labels; copies, so rows may be closed after it."""
         c = self.columns
         tensors = {
-            "sparse_BF": c.sparse[row_B].astype(np.int64),
-            "dense_BD": c.dense[row_B],
+            "sparse_BF": c.sparse.take(row_B, 0).astype(np.int64),
+            "dense_BD": c.dense.take(row_B, 0),
             "title_BE": text[0],
             "query_BE": text[1],
             "position_B": c.position[row_B].astype(np.int64),
