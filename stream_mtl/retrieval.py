@@ -232,7 +232,9 @@ class Retrieval:
         """Links from several rows a user, each counting `back` times the one before it."""
         now = float(self.shop.link_fading.at(self.shop.now_ms))
         to_ULW = table.slot.take(from_UL, 0)
-        weight_ULW = table.weight.take(from_UL, 0) * (now * back ** np.arange(from_UL.shape[1]))[:, None]
+        weight_ULW = (
+            table.weight.take(from_UL, 0) * (now * back ** np.arange(from_UL.shape[1]))[:, None]
+        )
         valid = np.nonzero((to_ULW >= 0) & (from_UL >= 0)[:, :, None])
         stride = max(self.shop.items.used, 1)
         key_N = valid[0] * stride + to_ULW[valid]
