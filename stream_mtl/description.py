@@ -241,10 +241,8 @@ class Description:
         """Whether the item was among the last ones shown to the user."""
         seen_US = self.shop.users.columns.seen.take(view.user_U, 0)
         seen_US[view.user_U < 0] = -1
-        hit_B = np.zeros(len(pairs.row_B), bool)
-        for seen_U in np.ascontiguousarray(seen_US.T):
-            hit_B |= seen_U.take(pairs.row_B) == pairs.item_B
-        return hit_B & (pairs.item_B >= 0)
+        hit_SB = seen_US.T.take(pairs.row_B, 1) == pairs.item_B
+        return np.asarray(hit_SB.any(0) & (pairs.item_B >= 0))
 
     def _alike(self, view: Viewpoint, pairs: Pairs) -> list[Array]:
         """How alike the item is to the user's recent ones: category, brand, domain, price."""
@@ -252,18 +250,15 @@ class Description:
         known_B, item_B = pairs.item_B >= 0, np.maximum(pairs.item_B, 0)
         category_B = np.where(known_B, c.category[item_B], 0)
         brand_B = np.where(known_B, c.brand[item_B], -1)
-        brand_HU = np.where(view.history_UH >= 0, c.brand[view.history_UH], 0).T.copy()
-        brand_B[brand_B == 0] = -1  # no brand is like none
-        equal_HB = [brand_U.take(row_B) == brand_B for brand_U in brand_HU]
-        near_HU = view.near_UH.T.copy()
+        brand_B[brand_B == 0] = -1  # having no brand is not being alike
+        brand_UH = np.where(view.history_UH >= 0, c.brand[view.history_UH], 0)
+        equal_HB = brand_UH.T.take(row_B, 1) == brand_B
         versus_B = self._price_versus_recent(view, row_B, item_B) * known_B
         return [
             (view.category_UH[:, 0][row_B] == category_B),
             self.retrieval.category_share(view, row_B, item_B) * known_B,
             equal_HB[0],
-            affinity.row_sums(
-                [e_B * near_U.take(row_B) for e_B, near_U in zip(equal_HB, near_HU, strict=True)]
-            ),
+            affinity.row_sums(equal_HB * view.near_UH.T.take(row_B, 1)),
             np.where(known_B, c.domain[item_B], 0) == pairs.domain_B,
             versus_B,
             np.abs(versus_B),
@@ -329,7 +324,8 @@ class Description:
         query_BN = self.shop.queries.columns.words.take(pairs.query_B, 0)
         query_NB = np.ascontiguousarray(query_BN.T) * (pairs.query_B >= 0)
         asked_B = np.maximum((query_NB > 0).sum(0), 1)
-        return np.asarray(affinity.shared(token_KB, query_NB, np.ones(affinity.WORDS)) / asked_B)
+        shared_B = affinity.shared(token_KB, query_NB, np.ones(affinity.WORDS))
+        return np.asarray(shared_B / asked_B)
 
     def _text(self, pairs: Pairs, cosine_BT: Array) -> list[Array]:
         """Cosines of the title with the user's tastes and with the query, doubled."""

@@ -85,58 +85,64 @@ class Features:
         row_of = {name: row for row, name in enumerate(names)}
         user_U = shop.user_slots(names)
         view = self.retrieval.view(user_U, domain_U=self._domains(exposures, names, user_U))
-        index = shop.items.slots.index
-        sampled = [e for e in exposures if e.needs_negatives and e.items[0].item_id in index]
+        slot_of = shop.items.slots.index
+        sampled = [e for e in exposures if e.needs_negatives and e.items[0].item_id in slot_of]
         drawn = self._draw(sampled, view, row_of)
-        rows_E, items, hashes, offsets, positions = [], [], [], [], []
+        items: list[int] = []
+        positions: list[int] = []
+        strange: dict[int, int] = {}  # row -> hash of an item that the shop does not know
+        offsets: list[tuple[int, Array]] = []
+        rows_E: list[int] = []
         for e in exposures:
-            ids = [shown.item_id for shown in e.items]
-            slots = shop.item_slots(ids).tolist()
-            codes = [
-                int(shop.items.slots.hashed[s]) if s >= 0 else hash64(i)
-                for s, i in zip(slots, ids, strict=True)
-            ]
-            extra, offset = drawn.get(
-                e.exposure_id, (np.zeros(0, np.int64), np.zeros(len(ids), np.float32))
-            )
-            items += [*slots, *extra.tolist()]
-            hashes += [*codes, *shop.items.slots.hashed[extra].tolist()]
-            offsets.append(offset)
-            places = (
-                []
-                if e.needs_negatives
-                else [min(max(s.position or 0, 0), self.spec.positions - 1) for s in e.items]
-            )
-            positions += places + [0] * (len(ids) + len(extra) - len(places))
-            rows_E.append(len(ids) + len(extra))
-        user_hash_E = [hash64(e.user_id) for e in exposures]
+            start = len(items)
+            slots = [slot_of.get(shown.item_id, -1) for shown in e.items]
+            if -1 in slots:
+                ids = enumerate(shown.item_id for shown in e.items)
+                strange |= {start + n: hash64(i) for n, i in ids if slots[n] < 0}
+            items += slots
+            if e.needs_negatives:
+                positions += [0] * len(slots)
+            else:
+                positions += [shown.position or 0 for shown in e.items]
+            if e.exposure_id in drawn:
+                extra, offset = drawn[e.exposure_id]
+                items += extra.tolist()
+                positions += [0] * len(extra)
+                offsets.append((start, offset))
+            rows_E.append(len(items) - start)
+        item_B = np.array(items, np.int64)
+        item_hash_B = shop.items.slots.hashed.take(item_B)
+        item_hash_B[list(strange)] = list(strange.values())
+        offset_B = np.zeros(len(items), np.float32)
+        for start, offset in offsets:
+            offset_B[start : start + len(offset)] = offset
         expand = np.repeat(np.arange(len(exposures)), rows_E)
         row_E = np.array([row_of[e.user_id] for e in exposures])
+        row_B = row_E[expand]
         time_E = np.array([e.time_ms for e in exposures], np.int64)
+        surface_E = np.array([self._surface_hash(e.surface) for e in exposures], np.int64)
         pairs = Pairs(
-            row_B=row_E[expand],
-            item_B=np.array(items, np.int64),
+            row_B=row_B,
+            item_B=item_B,
             query_B=self._queries(exposures, view.query_U[row_E])[expand],
             time_B=time_E[expand],
-            user_hash_B=np.array(user_hash_E, np.int64)[expand],
-            item_hash_B=np.array(hashes, np.int64),
+            user_hash_B=np.array([hash64(name) for name in names], np.int64)[row_B],
+            item_hash_B=item_hash_B,
             device_B=np.array([shop.devices.index.get(e.device, 0) for e in exposures])[expand],
             domain_B=shop.domain_codes([e.domain for e in exposures])[expand],
-            surface_B=np.array([self._surface_hash(e.surface) for e in exposures], np.int64)[
-                expand
-            ],
+            surface_B=surface_E[expand],
         )
         list_key_E = np.array([hash64(e.exposure_id) for e in exposures], np.int64)
-        user_key_E = np.array([hash64(e.user_id, "user") for e in exposures], np.int64)
+        user_key_U = np.array([hash64(name, "user") for name in names], np.int64)
         self._store(
             exposures,
             rows_E,
             view,
             pairs,
-            np.concatenate(offsets),
-            positions,
+            offset_B,
+            np.clip(positions, 0, self.spec.positions - 1),
             list_key_E[expand],
-            user_key_E[expand],
+            user_key_U[row_B],
         )
         return self._emit(self._opened[-len(items) :], *self._unlabelled(len(items)))
 
@@ -263,7 +269,7 @@ class Features:
         view: Viewpoint,
         pairs: Pairs,
         offset_B: Array,
-        positions: Sequence[int],
+        position_B: Ints,
         list_key_B: Ints,
         user_key_B: Ints,
     ) -> None:
@@ -279,7 +285,7 @@ class Features:
         c.sparse[row_B] = self.description.sparse(pairs)
         cosine_BT = self.description.cosines(view, pairs)
         c.dense[row_B] = self.description.dense(view, pairs, cosine_BT)
-        c.position[row_B] = positions
+        c.position[row_B] = position_B
         sought_B = cosine_BT[:, 4] if shop.text_dim else None
         c.prior[row_B] = self.retrieval.prior(view, pairs.row_B, pairs.item_B, sought_B)
         c.offset[row_B] = offset_B
@@ -414,7 +420,10 @@ def _said(reading: Reading, outcomes: Sequence[Outcome], rows_O: Sequence[int]) 
     """float32 [B], NaN where nothing is said; of drawn negatives (rows beyond an outcome's items) as well."""
     column: list[float | None] = []
     for outcome, rows in zip(outcomes, rows_O, strict=True):
-        values = outcome.labels.get(reading.source, ())
+        values = outcome.labels.get(reading.source)
+        if values is None:  # the most: each outcome says something of one task or two
+            column += [np.nan] * rows
+            continue
         column += values
         if missing := rows - len(values):
             said = reading.of_drawn and any(value is not None for value in values)

@@ -176,15 +176,17 @@ class Scoring:
         value_UC = self._value(kind, scores)
         value_UC[candidates.item_UC < 0] = -np.inf
         best_UP = np.argsort(-value_UC, axis=1, kind="stable")[:, : self._settings.published]
-        valid_UP = np.take_along_axis(candidates.item_UC, best_UP, 1) >= 0
+        item_UP, value_UP, *score_NUP = (
+            np.take_along_axis(of_UC, best_UP, 1)
+            for of_UC in (candidates.item_UC, value_UC, *scores.values())
+        )
+        score_UPN = np.stack(score_NUP, 2)
+        listed_U = np.count_nonzero(item_UP >= 0, axis=1).tolist()  # padding comes last
         surface = "home" if kind == "user" else "search"
         outputs = []
-        for row, name in enumerate(names):
-            order = best_UP[row, valid_UP[row]]
+        for row, (name, n) in enumerate(zip(names, listed_U, strict=True)):
             listed = self._entries(
-                candidates.item_UC[row, order],
-                value_UC[row, order],
-                {t: s[row, order] for t, s in scores.items()},
+                item_UP[row, :n], value_UP[row, :n], list(scores), score_UPN[row, :n]
             )
             of_user = of_users[row] if of_users else None
             outputs.append(self._output(kind, name, {surface: listed}, moment, of_user))
@@ -240,20 +242,16 @@ class Scoring:
         """Items by decayed demand; `value` is each one's share of the list's demand."""
         slots, demand = self._retrieval.popular(domain, self._settings.published)
         share = np.round(demand / max(float(demand.sum()), 1e-9), 6)
-        return self._output("popular", domain, {"home": self._entries(slots, share, {})}, moment)
+        listed = self._entries(slots, share, (), np.zeros((len(slots), 0)))
+        return self._output("popular", domain, {"home": listed}, moment)
 
     def _entries(
-        self, slots: npt.NDArray[Any], value: Floats, scores: Mapping[str, Floats]
+        self, slot_P: npt.NDArray[Any], value_P: Floats, names: Sequence[str], score_PN: Floats
     ) -> list[dict[str, Any]]:
-        columns = {task: column.tolist() for task, column in scores.items()}
         return [
-            {
-                "item_id": item,
-                "value": v,
-                "scores": {task: column[i] for task, column in columns.items()},
-            }
-            for i, (item, v) in enumerate(
-                zip(self._shop.item_ids(slots), value.tolist(), strict=True)
+            {"item_id": item, "value": value, "scores": dict(zip(names, score_N, strict=True))}
+            for item, value, score_N in zip(
+                self._shop.item_ids(slot_P), value_P.tolist(), score_PN.tolist(), strict=True
             )
         ]
 

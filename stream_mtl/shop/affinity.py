@@ -13,7 +13,6 @@ Legend: N tokens in all, K tokens of an item, W buckets of a user, B rows.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -111,26 +110,26 @@ def shared(token_KB: Array, other_NB: Array, weight_N: Array) -> Array:
     for token_B in token_KB:
         hit_NB |= other_NB == token_B
     hit_NB &= other_NB > 0  # padding meets nothing
-    return row_sums([hit_B * weight for hit_B, weight in zip(hit_NB, weight_N, strict=True)])
+    return row_sums(hit_NB * weight_N[:, None])
 
 
-def row_sums(column_NB: Sequence[Array] | Array) -> Array:
+def row_sums(column_NB: Array) -> Array:
     """[B] sums of N columns, to the bit what numpy sums over rows [B, N] of up to 128: in eight lanes.
 
-    A row of a few numbers is summed slowly; columns are long runs through memory.
+    Rows of a few numbers are summed slowly; columns are long runs through memory.
     """
     whole = len(column_NB) // 8 * 8
-    total_B: Array | None = None
+    total_B: Array | float = 0.0  # where numpy starts: a sum of negative zeros is a positive one
     if whole:
-        lanes = [sum(column_NB[lane + 8 : whole : 8], column_NB[lane]) for lane in range(8)]
+        lanes = column_NB[:8]
+        for start in range(8, whole, 8):
+            lanes = lanes + column_NB[start : start + 8]
         while len(lanes) > 1:
-            lanes = [one + other for one, other in zip(lanes[::2], lanes[1::2], strict=True)]
-        total_B = lanes[0]
-    rest = column_NB[whole:]
-    total_B = sum(rest[1:], rest[0]) if total_B is None else sum(rest, total_B)
-    return np.asarray(
-        total_B + 0.0
-    )  # numpy starts from 0: a sum of negative zeros is a positive one
+            lanes = lanes[::2] + lanes[1::2]
+        total_B = lanes[0] + total_B
+    for column_B in column_NB[whole:]:
+        total_B = total_B + column_B
+    return np.asarray(total_B)
 
 
 def _affinity(sums_2: Array, base: Array | float, shrink: float) -> Array:
