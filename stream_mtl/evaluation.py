@@ -4,8 +4,9 @@ Served probabilities are kept until the label arrives and are scored then, befor
 it. Legend: B rows, T tasks, N (row, task) pairs whose label is known.
 
 Rows of sampled lists carry an offset (log of the inverse sampling rate). Log loss, normalised entropy and
-calibration compare on the scale of the sampled data: sigmoid(logit(served) + offset). AUC and NDCG rank by
-what was served, since an offset that differs between the rows of a list would rank by itself.
+calibration (also its error, ECE) compare on the scale of the sampled data: sigmoid(logit(served) + offset). AUC, GAUC and NDCG rank by
+what was served, since an offset that differs between the rows of a list would rank by itself. A user's rows in
+GAUC are those that matured within one block of rows.
 
 Every (row, task) pair that is observed counts once: give corrections of earlier labels to the memories,
 not to `observe`.
@@ -26,12 +27,29 @@ from stream_mtl.cut import DriftAlarm
 from stream_mtl.drift_watch import DriftWatch
 from stream_mtl.errors import StateError
 from stream_mtl.hashing import mix64
-from stream_mtl.prequential import LABELS, LISTS, NDCG, POSITIVES, Floats, Ints, Sums, logits, ndcg
+from stream_mtl.measures.base import judged
+from stream_mtl.measures.ece import Ece
+from stream_mtl.measures.gauc import Gauc
+from stream_mtl.prequential import (
+    GAUC,
+    GROUPED,
+    LABELS,
+    LISTS,
+    NDCG,
+    POSITIVES,
+    Floats,
+    Ints,
+    Sums,
+    logits,
+    ndcg,
+)
 from stream_mtl.probes import Probes, is_probe
 from stream_mtl.state import nest, unnest
 
 FADE_ROWS = 512  # rows of a block, after which the faded sums lose `fading` once
-WAITING = ("served_BT", "label_BT", "mask_BT", "offset_B", "list_key_B", "row_key_B")
+WAITING = ("served_BT", "label_BT", "mask_BT", "offset_B", "list_key_B", "row_key_B", "user_key_B")
+
+ECE, GROUPED_AUC = Ece(), Gauc()
 
 Quality = dict[str, float | int | None]
 
@@ -75,8 +93,8 @@ class Evaluation:
         sums = Sums(len(self._spec.tasks))
         if not self._waiting:
             return sums
-        served_BT, label_BT, mask_BT, offset_B, list_key_B, row_key_B = (
-            torch.cat(column).numpy() for column in zip(*self._waiting, strict=True)
+        served_BT, label_BT, mask_BT, offset_B, list_key_B, row_key_B, user_key_B = (
+            column.numpy() for column in self._one_waiting()
         )
         row_N, task_N = (mask_BT & np.isfinite(served_BT)).nonzero()  # NaN: never served
         served_N = served_BT[row_N, task_N].astype(np.float64)
@@ -86,6 +104,11 @@ class Evaluation:
         sums.add(task_N, logit_N, corrected_N, label_N)
         if watched:
             self._watch(task_N, corrected_N, label_N)
+        for task in range(len(self._spec.tasks)):
+            of_N = task_N == task
+            _add_measures(
+                sums, task, user_key_B[row_N[of_N]], logit_N[of_N], corrected_N[of_N], label_N[of_N]
+            )
         run_B, tie_B = _runs(list_key_B), mix64(row_key_B)
         for task in self._listwise:
             of_N = task_N == task
@@ -125,8 +148,19 @@ class Evaluation:
         return self._probes.measured()
 
     def erase(self, user_key: int) -> int:
-        """Drop the probe rows of a user; the sums hold nothing of anyone."""
+        """Drop the probe rows of a user; the sums hold nothing of anyone.
+
+        Rows that wait for their block are still counted, but no longer as this user's.
+        """
+        if self._waiting:
+            *columns, user_key_B = self._one_waiting()
+            list_key_B = columns[WAITING.index("list_key_B")]
+            user_key_B = torch.where(user_key_B == user_key, list_key_B, user_key_B)
+            self._waiting = [(*columns, user_key_B)]
         return self._probes.erase(user_key)
+
+    def _one_waiting(self) -> tuple[Tensor, ...]:
+        return tuple(torch.cat(column) for column in zip(*self._waiting, strict=True))
 
     def summary(self) -> dict[str, Quality]:
         """Per task, over the whole lineage; None where a value is not defined yet."""
@@ -151,6 +185,8 @@ class Evaluation:
             "auc": sums.auc(task),
             "normalized_entropy": sums.normalized_entropy(task),
             "calibration": sums.calibration(task),
+            "ece": ECE.value(sums.calibration_T3H[task]),
+            "gauc": GROUPED_AUC.value(sums.total_TK[task, (GAUC, GROUPED)]),
             "forgetting": self._probes.forgetting(task),
             "ndcg": sums.ndcg(task),
             "rmse": None,
@@ -160,10 +196,9 @@ class Evaluation:
     def state(self) -> dict[str, Any]:
         state: dict[str, Any] = {"tasks": list(self._spec.tasks), "waiting": self._waiting_rows}
         for name, sums in self._sums().items():
-            state[f"{name}/total_TK"] = torch.from_numpy(sums.total_TK)
-            state[f"{name}/histogram_T2H"] = torch.from_numpy(sums.histogram_T2H)
+            state |= {f"{name}/{n}": torch.from_numpy(getattr(sums, n)) for n in Sums.NAMES}
         if self._waiting:
-            self._waiting = [tuple(torch.cat(c) for c in zip(*self._waiting, strict=True))]
+            self._waiting = [self._one_waiting()]
             state |= {f"waiting/{n}": t for n, t in zip(WAITING, self._waiting[0], strict=True)}
         return state | self._probes.state() | nest("drift", self._drift.state())
 
@@ -177,13 +212,22 @@ class Evaluation:
         rows = tuple(state[f"waiting/{name}"] for name in WAITING) if self._waiting_rows else ()
         self._waiting = [rows] if rows else []
         for name, sums in self._sums().items():
-            sums.total_TK = state[f"{name}/total_TK"].numpy().copy()
-            sums.histogram_T2H = state[f"{name}/histogram_T2H"].numpy().copy()
+            for n in Sums.NAMES:
+                setattr(sums, n, state[f"{name}/{n}"].numpy().copy())
         self._probes.restore(state)
         self._drift.restore(unnest("drift", state))
 
     def _sums(self) -> dict[str, Sums]:
         return {"whole": self._whole, "faded": self._faded}
+
+
+def _add_measures(
+    sums: Sums, task: int, user_N: Ints, logit_N: Floats, corrected_N: Floats, label_N: Floats
+) -> None:
+    """Of one task: a user's rows are ranked by what was served, within the block of rows that waited."""
+    grouped = GROUPED_AUC.sums(judged(logit_N, label_N, user_N))
+    sums.total_TK[task, (GAUC, GROUPED)] += grouped
+    sums.calibration_T3H[task] += ECE.sums(judged(1 / (1 + np.exp(-corrected_N)), label_N))
 
 
 def _runs(list_key_B: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int64]]:
