@@ -4,8 +4,9 @@ What was served is kept until the label arrives and is scored then, before anyth
 Legend: B rows, T tasks, C columns of what is served, N (row, task) pairs whose label is known.
 
 Rows of sampled lists carry an offset (log of the inverse sampling rate). Log loss, normalised entropy and
-calibration compare on the scale of the sampled data: sigmoid(logit(served) + offset). AUC and NDCG rank by
-what was served, since an offset that differs between the rows of a list would rank by itself.
+calibration (also its error, ECE) compare on the scale of the sampled data: sigmoid(logit(served) + offset).
+AUC, GAUC and NDCG rank by what was served, since an offset that differs between the rows of a list would rank by itself. A user's rows in
+GAUC are those that matured within one block of rows.
 
 Every (row, task) pair that is observed counts once: give corrections of earlier labels to the memories,
 not to `observe`.
@@ -27,14 +28,31 @@ from stream_mtl.cut import DriftAlarm
 from stream_mtl.drift_watch import DriftWatch
 from stream_mtl.errors import StateError
 from stream_mtl.hashing import mix64
-from stream_mtl.prequential import LABELS, LISTS, NDCG, POSITIVES, Floats, Ints, Sums, logits, ndcg
+from stream_mtl.measures.base import judged
+from stream_mtl.measures.ece import Ece
+from stream_mtl.measures.gauc import Gauc
+from stream_mtl.prequential import (
+    GAUC,
+    GROUPED,
+    LABELS,
+    LISTS,
+    NDCG,
+    POSITIVES,
+    Floats,
+    Ints,
+    Sums,
+    logits,
+    ndcg,
+)
 from stream_mtl.probes import Probes, is_probe
 from stream_mtl.state import nest, unnest
 from stream_mtl.tasks.base import TaskKind
 from stream_mtl.value_sums import ValueSums
 
 FADE_ROWS = 512  # rows of a block, after which the faded sums lose `fading` once
-WAITING = ("served_BC", "label_BT", "mask_BT", "offset_B", "list_key_B", "row_key_B")
+WAITING = ("served_BC", "label_BT", "mask_BT", "offset_B", "list_key_B", "row_key_B", "user_key_B")
+
+ECE, GROUPED_AUC = Ece(), Gauc()
 
 Quality = dict[str, float | int | None]
 
@@ -104,8 +122,8 @@ class Evaluation:
         sums = totals.rates
         if not self._waiting:
             return totals
-        served_BC, label_BT, mask_BT, offset_B, list_key_B, row_key_B = (
-            torch.cat(column).numpy() for column in zip(*self._waiting, strict=True)
+        served_BC, label_BT, mask_BT, offset_B, list_key_B, row_key_B, user_key_B = (
+            column.numpy() for column in self._one_waiting()
         )
         for task, value_sums in totals.values.items():
             known_B = mask_BT[:, task] & np.isfinite(served_BC[:, self._columns[task].start])
@@ -122,6 +140,11 @@ class Evaluation:
         sums.add(task_N, logit_N, corrected_N, label_N)
         if watched:
             self._watch(task_N, corrected_N, label_N)
+        for task in range(len(self._spec.tasks)):
+            of_N = task_N == task
+            _add_measures(
+                sums, task, user_key_B[row_N[of_N]], logit_N[of_N], corrected_N[of_N], label_N[of_N]
+            )
         run_B, tie_B = _runs(list_key_B), mix64(row_key_B)
         for task in self._listwise:
             of_N = task_N == task
@@ -161,8 +184,19 @@ class Evaluation:
         return self._probes.measured()
 
     def erase(self, user_key: int) -> int:
-        """Drop the probe rows of a user; the sums hold nothing of anyone."""
+        """Drop the probe rows of a user; the sums hold nothing of anyone.
+
+        Rows that wait for their block are still counted, but no longer as this user's.
+        """
+        if self._waiting:
+            *columns, user_key_B = self._one_waiting()
+            list_key_B = columns[WAITING.index("list_key_B")]
+            user_key_B = torch.where(user_key_B == user_key, list_key_B, user_key_B)
+            self._waiting = [(*columns, user_key_B)]
         return self._probes.erase(user_key)
+
+    def _one_waiting(self) -> tuple[Tensor, ...]:
+        return tuple(torch.cat(column) for column in zip(*self._waiting, strict=True))
 
     def summary(self) -> dict[str, Quality]:
         """Per task, over the whole lineage; None where a value is not defined yet."""
@@ -188,6 +222,8 @@ class Evaluation:
             "auc": sums.auc(task),
             "normalized_entropy": sums.normalized_entropy(task),
             "calibration": sums.calibration(task),
+            "ece": ECE.value(sums.calibration_T3H[task]),
+            "gauc": GROUPED_AUC.value(sums.total_TK[task, (GAUC, GROUPED)]),
             "forgetting": self._probes.forgetting(task),
             "ndcg": sums.ndcg(task),
             "rmse": None,
@@ -200,12 +236,12 @@ class Evaluation:
     def state(self) -> dict[str, Any]:
         state: dict[str, Any] = {"tasks": list(self._spec.tasks), "waiting": self._waiting_rows}
         for name, totals in self._totals().items():
-            state[f"{name}/total_TK"] = torch.from_numpy(totals.rates.total_TK)
-            state[f"{name}/histogram_T2H"] = torch.from_numpy(totals.rates.histogram_T2H)
+            rates = totals.rates
+            state |= {f"{name}/{n}": torch.from_numpy(getattr(rates, n)) for n in Sums.NAMES}
             for task, value_sums in totals.values.items():
                 state[f"{name}/values/{self._spec.tasks[task]}"] = value_sums.state()
         if self._waiting:
-            self._waiting = [tuple(torch.cat(c) for c in zip(*self._waiting, strict=True))]
+            self._waiting = [self._one_waiting()]
             state |= {f"waiting/{n}": t for n, t in zip(WAITING, self._waiting[0], strict=True)}
         return state | self._probes.state() | nest("drift", self._drift.state())
 
@@ -219,8 +255,8 @@ class Evaluation:
         rows = tuple(state[f"waiting/{name}"] for name in WAITING) if self._waiting_rows else ()
         self._waiting = [rows] if rows else []
         for name, totals in self._totals().items():
-            totals.rates.total_TK = state[f"{name}/total_TK"].numpy().copy()
-            totals.rates.histogram_T2H = state[f"{name}/histogram_T2H"].numpy().copy()
+            for n in Sums.NAMES:
+                setattr(totals.rates, n, state[f"{name}/{n}"].numpy().copy())
             for task, value_sums in totals.values.items():
                 value_sums.restore(state[f"{name}/values/{self._spec.tasks[task]}"])
         self._probes.restore(state)
@@ -235,6 +271,15 @@ def _columns(spec: Spec, kinds: Sequence[TaskKind] | None) -> list[slice]:
     if kinds is None:
         return [slice(task, task + 1) for task in range(len(spec.tasks))]
     return [slice(kind.columns[0], kind.columns[0] + kind.width) for kind in kinds]
+
+
+def _add_measures(
+    sums: Sums, task: int, user_N: Ints, logit_N: Floats, corrected_N: Floats, label_N: Floats
+) -> None:
+    """Of one task: a user's rows are ranked by what was served, within the block of rows that waited."""
+    grouped = GROUPED_AUC.sums(judged(logit_N, label_N, user_N))
+    sums.total_TK[task, (GAUC, GROUPED)] += grouped
+    sums.calibration_T3H[task] += ECE.sums(judged(1 / (1 + np.exp(-corrected_N)), label_N))
 
 
 def _runs(list_key_B: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int64]]:

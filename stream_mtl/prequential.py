@@ -14,7 +14,7 @@ Ints = npt.NDArray[np.int64]
 
 BUCKETS = 2048  # over logits in [-LIMIT, LIMIT]: 0.016 wide, so AUC is exact to about 1e-4
 LIMIT = 16.0  # sigmoid(-16) = 1e-7; what lies beyond shares the outermost bucket
-LABELS, POSITIVES, LOG_LOSS, PROBABILITY, NDCG, LISTS = range(6)
+LABELS, POSITIVES, LOG_LOSS, PROBABILITY, NDCG, LISTS, GAUC, GROUPED = range(8)
 NDCG_AT = 10
 
 
@@ -53,11 +53,15 @@ def normalized_entropy(labels: float, positives: float, loss: float) -> float | 
 
 
 class Sums:
-    """`total_TK`: columns LABELS … LISTS; `histogram_T2H`: counts by label and logit bucket."""
+    """`total_TK`: columns LABELS … GROUPED; `histogram_T2H`: counts by label and served logit bucket;
+    `calibration_T3H`: labels, probabilities and positives by bucket of the corrected logit."""
+
+    NAMES = ("total_TK", "histogram_T2H", "calibration_T3H")
 
     def __init__(self, tasks: int) -> None:
-        self.total_TK: Floats = np.zeros((tasks, 6))
+        self.total_TK: Floats = np.zeros((tasks, 8))
         self.histogram_T2H: Floats = np.zeros((tasks, 2, BUCKETS))
+        self.calibration_T3H: Floats = np.zeros((tasks, 3, BUCKETS))
 
     def add(self, task_N: Ints, logit_N: Floats, corrected_N: Floats, label_N: Floats) -> None:
         """Pairs of task index, served logit, logit on the scale of the sampled data, and 0/1 label."""
@@ -74,6 +78,7 @@ class Sums:
         """Own sums, faded, plus the other's."""
         self.total_TK = self.total_TK * fading + other.total_TK
         self.histogram_T2H = self.histogram_T2H * fading + other.histogram_T2H
+        self.calibration_T3H = self.calibration_T3H * fading + other.calibration_T3H
 
     def auc(self, task: int) -> float | None:
         return histogram_auc(self.histogram_T2H[task])
