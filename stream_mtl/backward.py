@@ -3,6 +3,10 @@
 Where gradients of tasks are looked at, the graph is cut where the shared part of the model ends: a
 backward a task through the heads down to the cut, then one through the rest, of the mixed gradient.
 Heads get the gradients of their own losses either way.
+
+Where the products are taken: at the border, which costs next to nothing but sees only rows that both tasks have
+a label in (late labels come in rows of their own); or of the shared parameters, which sees all, for a backward
+through the trunk a task.
 Legend: B rows, F sparse fields, H embedding width, C logits, T tasks, A active ones, U touched table rows,
 N numbers of one shared part.
 """
@@ -16,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stream_mtl import config
 from stream_mtl.balancers.base import Balancer, GradientBalancer, Seen
 from stream_mtl.balancing import shares
 from stream_mtl.batch import Batch
@@ -54,15 +59,17 @@ class Backward:
         kinds: Sequence[TaskKind],
         balancer: Balancer | GradientBalancer,
         weight_T: Tensor,
-        every: int = 0,
+        settings: config.Balancer,
     ) -> None:
-        """`weight_T`: declared importance; `every`: steps between two looks at gradients, 0 = only for a balancer."""
+        """`weight_T`: declared importance."""
         self._model, self._kinds, self._balancer = model, kinds, balancer
-        self._weight_T, self._every = weight_T, every
+        self._weight_T, self._every = weight_T, settings.affinity_every
+        self._whole = settings.gradients == "parameters"
         self._parameters = [parameter for _, parameter in model.named_parameters()]
         self._heads = _owners(model, len(kinds), self._parameters)
+        self._shared = [i for i, owner in enumerate(self._heads) if owner < 0]
         mixes = isinstance(balancer, GradientBalancer)
-        self.affinity = TaskAffinity(len(kinds), on=mixes or every > 0)
+        self.affinity = TaskAffinity(len(kinds), on=mixes or self._every > 0)
 
     def forward(
         self, touched_UH: Tensor, inverse_BF: Tensor, batch: Batch, step: int = -1
@@ -121,16 +128,19 @@ class Backward:
         else:
             head_T = balancer.weights(seen)
         parts_AN, dense = self._to_border(forward.border, loss_T, active, head_T)
-        gram_AA = torch.stack([part_AN @ part_AN.T for part_AN in parts_AN]).sum(0).cpu()
+        trunk_AN = self._trunks(forward, parts_AN) if self._whole and active else None
         gram_TT = torch.zeros(len(loss_T), len(loss_T))
-        gram_TT[torch.tensor(active, dtype=torch.int64)[:, None], active] = gram_AA
+        at = torch.tensor(active, dtype=torch.int64)
+        gram_TT[at[:, None], at] = _products(trunk_AN or parts_AN).cpu()
         weight_T = balancer.mix(seen, gram_TT) if isinstance(balancer, GradientBalancer) else head_T
         weight_T = weight_T.to(loss_T.device)
-        mixed = [
-            (weight_T[active] @ part_AN).view_as(border)
-            for part_AN, border in zip(parts_AN, forward.border, strict=True)
-        ]
-        touched_UH = self._through_trunk(forward, mixed, dense)
+        if trunk_AN is None:
+            touched_UH, *trunk = self._trunk(forward, _mixed(weight_T[active], parts_AN))
+        else:
+            touched_UH, *trunk = _mixed(weight_T[active], trunk_AN)
+        for i, gradient in zip(self._shared, trunk, strict=True):
+            dense[i] = gradient.view_as(self._parameters[i])
+        touched_UH = touched_UH.view_as(forward.touched_UH)
         return Gradients((loss_T * weight_T).sum(), weight_T, dense, touched_UH, gram_TT)
 
     def _to_border(
@@ -160,19 +170,32 @@ class Backward:
             for part, one in zip(parts, border, strict=True)
         ], dense
 
-    def _through_trunk(self, forward: Forward, mixed: Sequence[Tensor], dense: Grad) -> Tensor:
-        """Fills in the shared parameters' gradients and returns that of the touched rows."""
-        trunk = [i for i, owner in enumerate(self._heads) if owner < 0]
-        found = torch.autograd.grad(
+    def _trunks(self, forward: Forward, parts_AN: Sequence[Tensor]) -> list[Tensor]:
+        """Each task's gradient of the touched rows and of every shared parameter, A x N."""
+        tasks = range(len(parts_AN[0]))
+        found = [self._trunk(forward, [part_AN[task] for part_AN in parts_AN]) for task in tasks]
+        return [torch.stack([one.flatten() for one in of]) for of in zip(*found, strict=True)]
+
+    def _trunk(self, forward: Forward, border: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """From a gradient at the border (each part of any shape) to that of touched rows and shared parameters."""
+        shaped = [one.view_as(part) for one, part in zip(border, forward.border, strict=True)]
+        return torch.autograd.grad(
             forward.shared,
-            [forward.touched_UH, *(self._parameters[i] for i in trunk)],
-            mixed,
+            [forward.touched_UH, *(self._parameters[i] for i in self._shared)],
+            shaped,
+            retain_graph=True,
             allow_unused=True,
             materialize_grads=True,
         )
-        for i, gradient in zip(trunk, found[1:], strict=True):
-            dense[i] = gradient
-        return found[0]
+
+
+def _products(parts_AN: Sequence[Tensor]) -> Tensor:
+    """Inner products A x A of the tasks' gradients."""
+    return torch.stack([part_AN @ part_AN.T for part_AN in parts_AN]).sum(0)
+
+
+def _mixed(weight_A: Tensor, parts_AN: Sequence[Tensor]) -> list[Tensor]:
+    return [weight_A @ part_AN for part_AN in parts_AN]
 
 
 def _owners(model: Model, tasks: int, parameters: Sequence[nn.Parameter]) -> list[int]:

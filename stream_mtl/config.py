@@ -211,6 +211,11 @@ class Balancer(Section):
     c: float = Field(
         0.4, ge=0, lt=1, description="cagrad: radius around the mean gradient, in its lengths"
     )
+    gradients: Literal["border", "parameters"] = Field(
+        "border",
+        description="where tasks' gradients are compared: where the shared part ends (cheap; blind between tasks"
+        " whose labels come in different rows), or over all shared parameters (a backward a task)",
+    )
     affinity_every: NonNegative = Field(
         0,
         description="steps between two measurements of how far the tasks' gradients agree; 0 = only"

@@ -94,7 +94,7 @@ class Learner:
         setup = Setup(weight_T, config.balancer, config.seed)
         self._balancer = entry("balancer.name", config.balancer.name, BALANCERS)(setup)
         self._backward = Backward(
-            self._model, self._kinds, self._balancer, weight_T, config.balancer.affinity_every
+            self._model, self._kinds, self._balancer, weight_T, config.balancer
         )
         self._rates = BaseRates(self._kinds, device)
         self._trust = Trust(self._kinds, device)

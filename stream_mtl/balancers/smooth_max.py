@@ -1,8 +1,9 @@
-"""STCH, a smooth maximum: mu * log sum_k exp(u_k L_k / mu), u = importance summing to 1 (Lin et al. 2024,
-arXiv 2402.19078, eq. 5, with the ideal point at 0).
+"""STCH, a smooth maximum: mu * log sum_k exp(w_k L_k / mu), w = declared importance (Lin et al. 2024,
+arXiv 2402.19078, with the ideal point at 0).
 
-Its gradient weighs loss k by u_k * softmax(u L / mu)_k; here scaled to sum to 1, and with L the mean over
-`window` steps. Small `mu`: only the worst task learns. Large: the weights are the importance.
+Its gradient weighs loss k by w_k * softmax(w L / mu)_k; here scaled to sum to 1, and with L the mean over
+`window` steps. Small `mu`: only the worst task learns. Large: the weights are the importance. The paper scales w
+to sum to 1; ours are as declared, so that a task that is absent does not change what `mu` means to the others.
 """
 
 from __future__ import annotations
@@ -24,9 +25,7 @@ class SmoothMax:
         self._means = TaskMeans(len(setup.weight_T), setup.settings.window)
 
     def weights(self, seen: Seen) -> Tensor:
-        preference_T = self._weight_T.double() * seen.active_T
-        preference_T = preference_T / preference_T.sum().clamp(min=1e-12)
-        score_T = preference_T * self._means.after(seen.loss_T, seen.active_T) / self._mu
+        score_T = self._weight_T * self._means.after(seen.loss_T, seen.active_T) / self._mu
         return shares(softmax(score_T, seen.active_T), self._weight_T, seen.active_T)
 
     def learn(self, seen: Seen, again: Callable[[], Tensor]) -> None:
