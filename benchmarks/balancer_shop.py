@@ -5,8 +5,8 @@
 The features and the order of rows do not depend on what is learned (no lists are published), so the fold runs once a seed
 and writes down what it asks of its learner; every balancer then gets a learner of its own that is asked the same. Judged is
 what was predicted when rows were shown, over the last 40 % of them, on all rows of a task with a known label;
-search on the rows of searches. A share is that of the way from the base rate (0) to the true probabilities (1), in normalised
-entropy. `--set` changes a setting of the balancer, `--weight` the declared importance of purchase and search.
+search on the rows of searches. A share is that of the way from the base rate (0) to the true probabilities (1): in normalised
+entropy, of search, which is trained to rank and not to say how likely, in AUC. `--set` changes a setting of the balancer, `--weight` the declared importance of purchase and search.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import numpy.typing as npt
 import torch
+from sklearn.metrics import roc_auc_score
 
 from benchmarks.ladder import _true, leave_out_lists, normalised_entropy
 from benchmarks.report import Figure, note, parser, tell
@@ -114,6 +115,11 @@ def share(tape: Recording, said_NT: Floats, task: int) -> float:
     late_N = np.arange(len(usable_N)) >= (1 - LAST) * len(usable_N)
     judged_N = usable_N & late_N
     label_N = tape.label_NT[judged_N, task]
+    if TASKS[task] == "search":
+        ours, true = (
+            float(roc_auc_score(label_N, p_NT[judged_N, task])) for p_NT in (said_NT, tape.truth_NT)
+        )
+        return (ours - 0.5) / (true - 0.5)
     base = float(tape.label_NT[usable_N & ~late_N, task].mean())
     predictors = (
         np.full(len(label_N), base),
