@@ -145,7 +145,7 @@ class Text(Section):
 
 
 class Task(Section):
-    """One business task. `kind` picks the task kind, `weight` its loss weight for `weighted`."""
+    """One business task. `kind` picks the task kind, `weight` its declared importance among the losses."""
 
     kind: Literal["binary", "funnel", "listwise", "multiclass", "regression"]
     weight: float = Field(1.0, gt=0)
@@ -214,6 +214,30 @@ class Balancer(Section):
     name: str = "weighted"
     normalize: bool = Field(
         True, description="divide each loss by the entropy or variance of its labels first"
+    )
+    window: Positive = Field(
+        10,
+        description="steps that a task's loss is averaged over before it decides a weight; 1 = single steps",
+    )
+    temperature: float | None = Field(
+        None, gt=0, description="of the softmax; unset: uw_so 1, and as published dwa 2, recap 5"
+    )
+    mu: float = Field(0.1, gt=0, description="smooth_max: small = only the worst task learns")
+    lr: float = Field(0.025, gt=0, description="uw, famo, gradnorm: rate of their own weights")
+    decay: float = Field(1e-3, ge=0, description="famo: pull of its weights towards equal ones")
+    alpha: float = Field(1.5, ge=0, description="gradnorm: how much harder a slow task is pulled")
+    c: float = Field(
+        0.4, ge=0, lt=1, description="cagrad: radius around the mean gradient, in its lengths"
+    )
+    gradients: Literal["border", "parameters"] = Field(
+        "border",
+        description="where tasks' gradients are compared: where the shared part ends (cheap; blind between tasks"
+        " whose labels come in different rows), or over all shared parameters (a backward a task)",
+    )
+    affinity_every: NonNegative = Field(
+        0,
+        description="steps between two measurements of how far the tasks' gradients agree; 0 = only"
+        " when a balancer looks at gradients anyway",
     )
 
 

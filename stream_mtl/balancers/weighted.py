@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from stream_mtl.balancers.base import Seen, Setup
 from stream_mtl.errors import StateError
 from stream_mtl.state import State
 
@@ -15,12 +16,14 @@ from stream_mtl.state import State
 class Weighted:
     """The weights are state: a command may change them while the worker runs."""
 
-    def __init__(self, weight_T: Tensor) -> None:
-        self.weight_T = weight_T.to(torch.float32).clone()
+    def __init__(self, setup: Setup) -> None:
+        self.weight_T = setup.weight_T.to(torch.float32).clone()
 
-    def weights(self, loss_T: Tensor, active_T: Tensor) -> Tensor:
-        weight_T = self.weight_T.to(active_T.device) * active_T
+    def weights(self, seen: Seen) -> Tensor:
+        weight_T = self.weight_T * seen.active_T
         return weight_T / weight_T.sum().clamp(min=1e-12)
+
+    def learn(self, seen: Seen, again: Callable[[], Tensor]) -> None: ...
 
     def state(self) -> State:
         return {"weight_T": self.weight_T}
