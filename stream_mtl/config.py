@@ -184,12 +184,26 @@ def _tasks() -> dict[str, Task]:
 
 
 class Model(Section):
-    name: str = "mmoe"
+    name: str = Field("mmoe", description="aitm, cgc, mmoe, ple, shared_bottom, single")
     embedding_dim: Positive = 16
     text_dim: Positive = Field(8, description="width of the trained projection of a text vector")
-    experts: Positive = 4
+    experts: Positive = Field(4, description="mmoe: all of them; cgc, ple: the shared ones")
+    private_experts: Positive = Field(1, description="cgc, ple: of each task, beside the shared")
+    levels: Positive = Field(2, description="ple: expert layers on top of each other")
     hidden: Positive = 128
     tower: Positive = 64
+    interactions: Literal["none", "fm", "dcn", "fm+dcn"] = Field(
+        "none", description="products of features: second order (fm), low-rank cross layers (dcn)"
+    )
+    cross_layers: Positive = Field(2, description="dcn: how many")
+    cross_rank: NonNegative = Field(0, description="dcn: rank; 0 = a quarter of the inputs")
+    domain_gates: bool = Field(False, description="scale the inputs by gates of the row's domain")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="part of a head's inputs and of its hidden layer, in training"
+    )
+    private_fields: tuple[str, ...] = Field(
+        (), description="id fields of which every task has embeddings of its own, beside the shared"
+    )
 
 
 class Balancer(Section):

@@ -24,7 +24,8 @@ from stream_mtl.config import Config
 from stream_mtl.errors import ConfigError, NumericError, StateError
 from stream_mtl.hashing import hash64
 from stream_mtl.joint_loss import JointRows, Rehearsed, active_tasks, join_rows, task_losses
-from stream_mtl.layers import Parts
+from stream_mtl.layers import Parts, droppers, dropping
+from stream_mtl.lookup import lookup
 from stream_mtl.memory import MEMORIES
 from stream_mtl.memory.base import Held, Memory
 from stream_mtl.models import MODELS
@@ -33,6 +34,7 @@ from stream_mtl.rehearsal import REHEARSALS
 from stream_mtl.state import State, misfits, nest, unnest
 from stream_mtl.task_columns import task_kinds
 from stream_mtl.trust import Trust
+from stream_mtl.wiring import wired
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +78,8 @@ class Learner:
         self._kinds = task_kinds(spec, config)
         generator = Generator().manual_seed(hash64(f"weights/{config.seed}"))
         parts = Parts(spec, config.model, self._kinds, generator)
-        self._model = entry("model.name", config.model.name, MODELS)(parts)
+        self._model = wired(entry("model.name", config.model.name, MODELS)(parts), parts)
+        self._lookup, self._droppers = lookup(spec, config.model), droppers(self._model)
         if isinstance(self._model, nn.Module):
             self._model.to(device)
         table_RH = torch.empty(spec.table_rows, config.model.embedding_dim)
@@ -132,7 +135,10 @@ class Learner:
             for start in range(0, len(batch), _PREDICT_ROWS)
         ] or [batch]
         logit_BC = torch.cat(
-            [self._average.served(F.embedding(p.sparse_BF, self._table_RH), p) for p in pieces]
+            [
+                self._average.served(F.embedding(self._lookup(p.sparse_BF), self._table_RH), p)
+                for p in pieces
+            ]
         )
         if ranking:
             logit_BC = self._trust.serve(logit_BC, batch)
@@ -163,9 +169,11 @@ class Learner:
             return StepReport(self._version, {}, {}, 0.0, False, 0, 0, "")
         fresh = self._here(fresh)
         rows = join_rows(fresh, self._draw(len(fresh)))
-        row_U, inverse_BF = torch.unique(rows.batch.sparse_BF, return_inverse=True)
+        row_BL = self._lookup(rows.batch.sparse_BF)
+        row_U, inverse_BL = torch.unique(row_BL, return_inverse=True)
         touched_UH = self._table_RH.index_select(0, row_U).requires_grad_()
-        logit_BC = self._model(F.embedding(inverse_BF, touched_UH), rows.batch)
+        with dropping(self._droppers, hash64(f"dropout/{self._config.seed}/{self._version}")):
+            logit_BC = self._model(F.embedding(inverse_BL, touched_UH), rows.batch)
         sums = self._rates.updated(fresh.label_BT, fresh.mask_BT)
         loss_T = task_losses(rows, logit_BC, self._kinds, self._spread(sums))
         active_T = active_tasks(rows)
