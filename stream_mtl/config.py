@@ -157,7 +157,23 @@ class Task(Section):
     )
     classes: NonNegative = Field(0, description="multiclass: how many there can be")
     smoothing: float = Field(
-        0.0, ge=0, lt=1, description="multiclass: part of a label that is spread over all classes"
+        0.0,
+        ge=0,
+        lt=1,
+        description="binary, multiclass: part of a label that is spread over all classes; moves a rare"
+        " task's probabilities up",
+    )
+    correction: Literal["none", "ips", "dr"] = Field(
+        "none",
+        description="funnel: also learn the step's own rate for all rows, not only those that got to it, by"
+        " inverse propensities (ips) or doubly robust (dr)",
+    )
+    correction_weight: float = Field(0.1, gt=0, description="funnel: of that loss")
+    propensity_floor: float = Field(
+        0.02,
+        gt=0,
+        lt=1,
+        description="funnel: least probability of getting to the step that is divided by",
     )
     center: float = Field(0.0, description="regression: the label that a new head predicts")
     scale: float = Field(
@@ -171,6 +187,11 @@ class Task(Section):
             raise ValueError(
                 f"kind {self.kind!r} with classes = {self.classes}: `classes` is for kind"
                 " 'multiclass', which needs it"
+            )
+        if self.correction != "none" and self.kind != "funnel":
+            raise ValueError(
+                f"kind {self.kind!r} with correction = {self.correction!r}: only a task of kind 'funnel' has"
+                " a step before it to correct for"
             )
         return self
 
