@@ -23,6 +23,7 @@ from stream_mtl.batch import Batch, Spec
 from stream_mtl.config import Config
 from stream_mtl.errors import ConfigError, NumericError, StateError
 from stream_mtl.hashing import hash64
+from stream_mtl.health import health
 from stream_mtl.joint_loss import JointRows, Rehearsed, active_tasks, join_rows, task_losses
 from stream_mtl.layers import Parts, droppers, dropping
 from stream_mtl.lookup import lookup
@@ -153,6 +154,14 @@ class Learner:
             if len(kind.tasks) > 1
         }
         return Prediction(prob_BT, logit_BC, output_BC, extra)
+
+    @torch.inference_mode()
+    def health(self, batch: Batch) -> dict[str, float]:
+        """How the learning model's experts and gates are, on these rows (`health`); changes nothing."""
+        batch = self._here(batch)
+        return health(
+            self._model, F.embedding(self._lookup(batch.sparse_BF), self._table_RH), batch
+        )
 
     # --- learning -------------------------------------------------------------------------------
 
