@@ -210,6 +210,9 @@ class Model(Section):
     text_dim: Positive = Field(8, description="width of the trained projection of a text vector")
     experts: Positive = Field(4, description="mmoe: all of them; cgc, ple: the shared ones")
     private_experts: Positive = Field(1, description="cgc, ple: of each task, beside the shared")
+    spare_experts: NonNegative = Field(
+        0, description="cgc: private experts that each task may gain while it learns"
+    )
     levels: Positive = Field(2, description="ple: expert layers on top of each other")
     hidden: Positive = 128
     tower: Positive = 64

@@ -22,6 +22,7 @@ from stream_mtl.base_rates import BaseRates, LabelSums
 from stream_mtl.batch import Batch, Spec
 from stream_mtl.config import Config
 from stream_mtl.errors import ConfigError, NumericError, StateError
+from stream_mtl.growth import Growth
 from stream_mtl.hashing import hash64
 from stream_mtl.health import health
 from stream_mtl.joint_loss import JointRows, Rehearsed, active_tasks, join_rows, task_losses
@@ -89,6 +90,7 @@ class Learner:
         self._named = list(self._model.named_parameters())
         self._parameters = [parameter for _, parameter in self._named]
         self._average = AveragedModel(self._model, config.learner.average)
+        self._growth = Growth(spec.tasks, self._model, self._average.served)
         self._dense = DenseOptimizer(self._named, config.optimizer)
         self._table = TableOptimizer(self._table_RH, config.optimizer)
         weight_T = torch.tensor([config.tasks[name].weight for name in spec.tasks])
@@ -219,12 +221,36 @@ class Learner:
         """Removes a user's rows from all memories; returns how many were held."""
         return sum(memory.erase(user_key) for memory in self._memories)
 
+    # --- growth ---------------------------------------------------------------------------------
+
+    def grow(self, task: str) -> bool:
+        """One more private expert for a task; False where it has all that it may. No prediction changes at once.
+
+        A decision of the fold: who calls records it. Raises ConfigError for a model that cannot grow.
+        """
+        begun = self._growth.grow(task, hash64(f"grow/{self._config.seed}/{self._version}/{task}"))
+        self._dense.forget(begun)
+        return bool(begun)
+
+    @torch.no_grad()
+    def merge_idle(self, batch: Batch, below: float = 0.01) -> list[str]:
+        """Gives up grown experts that add less than `below` to an activation on these rows; tells whose (`task/slot`).
+
+        A decision of the fold, as `grow` is.
+        """
+        if not self._growth:
+            return []
+        batch = self._here(batch)
+        looked_up = F.embedding(self._lookup(batch.sparse_BF), self._table_RH)
+        return self._growth.merge_idle(self._model.shared(looked_up, batch)[0], below)
+
     # --- state ----------------------------------------------------------------------------------
 
     def state(self) -> State:
         state: State = {
             **nest("model", {name: p.detach() for name, p in self._named}),
             **nest("average", self._average.state()),
+            **nest("growth", self._growth.state()),
             "table_RH": self._table_RH,
             **nest("dense", self._dense.state()),
             **nest("table", self._table.state()),
@@ -249,6 +275,7 @@ class Learner:
             )
         copy_tensors({name: p for name, p in self._named}, unnest("model", state), "model")
         self._average.restore(unnest("average", state))
+        self._growth.restore(unnest("growth", state))
         self._table_RH.copy_(state["table_RH"])
         self._dense.restore(unnest("dense", state))
         self._table.restore(unnest("table", state))

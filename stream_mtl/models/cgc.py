@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from stream_mtl.batch import Batch
 from stream_mtl.experts import Experts, gate_logits, mix
+from stream_mtl.growth import SpareExperts
 from stream_mtl.layers import Parts
 from stream_mtl.linear import linear
 from stream_mtl.models.base import Mixture
 
 
 class CGC(nn.Module):
-    """One level; `ple` has several."""
+    """One level; `ple` has several. With `model.spare_experts` it can grow (`growth`)."""
 
     def __init__(self, parts: Parts) -> None:
         super().__init__()
@@ -31,6 +32,10 @@ class CGC(nn.Module):
         self.private = nn.ModuleList(Experts(width, own, settings.hidden, new) for _ in parts.kinds)
         self.gates = nn.ModuleList(linear(width, settings.experts + own, new) for _ in parts.kinds)
         self.heads = nn.ModuleList(parts.heads(settings.hidden))
+        self.spare = nn.ModuleList(
+            SpareExperts(width, settings.spare_experts, settings.hidden, new)
+            for _ in (parts.kinds if settings.spare_experts else ())
+        )
 
     def forward(self, embedding_BFH: Tensor, batch: Batch) -> Tensor:
         return self.read(self.shared(embedding_BFH, batch), batch)
@@ -41,10 +46,12 @@ class CGC(nn.Module):
         return input_BX, self.expert(input_BX)
 
     def read(self, shared: Sequence[Tensor], batch: Batch) -> Tensor:
-        logits = []
-        for head, (gate_BE, *pools) in zip(self.heads, self._mixed(shared), strict=True):
-            logits.append(head(mix(gate_BE, pools), batch))
-        return torch.cat(logits, 1)
+        mixed = [mix(gate_BE, pools) for gate_BE, *pools in self._mixed(shared)]
+        if self.spare:
+            grown = [spare(shared[0]) for spare in self.spare]
+            mixed = [m_BH + g_BH for m_BH, g_BH in zip(mixed, grown, strict=True)]
+        heads = zip(self.heads, mixed, strict=True)
+        return torch.cat([head(mixed_BH, batch) for head, mixed_BH in heads], 1)
 
     def _mixed(self, shared: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
         """For each task its gate B x (E + P), the shared experts' outputs and its own."""
@@ -69,5 +76,5 @@ class CGC(nn.Module):
         return [*self.inputs.parameters(), *self.expert.parameters()]
 
     def head_parameters(self, task: int) -> list[nn.Parameter]:
-        own = (self.private[task], self.gates[task], self.heads[task])
+        own = [self.private[task], self.gates[task], self.heads[task], *self.spare[task : task + 1]]
         return [parameter for layer in own for parameter in layer.parameters()]
