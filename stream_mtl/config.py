@@ -164,7 +164,23 @@ class Task(Section):
         (), description="multiclass: their names, in order; empty: as they come, up to `classes`"
     )
     smoothing: float = Field(
-        0.0, ge=0, lt=1, description="multiclass: part of a label that is spread over all classes"
+        0.0,
+        ge=0,
+        lt=1,
+        description="binary, multiclass: part of a label that is spread over all classes; moves a rare"
+        " task's probabilities up",
+    )
+    correction: Literal["none", "ips", "dr"] = Field(
+        "none",
+        description="funnel: also learn the step's own rate for all rows, not only those that got to it, by"
+        " inverse propensities (ips) or doubly robust (dr)",
+    )
+    correction_weight: float = Field(0.1, gt=0, description="funnel: of that loss")
+    propensity_floor: float = Field(
+        0.02,
+        gt=0,
+        lt=1,
+        description="funnel: least probability of getting to the step that is divided by",
     )
     center: float = Field(0.0, description="regression: the label that a new head predicts")
     scale: float = Field(
@@ -190,6 +206,11 @@ class Task(Section):
                 f"kind {self.kind!r} with classes = {self.classes}: `classes` is for kind"
                 " 'multiclass', which needs it"
             )
+        if self.correction != "none" and self.kind != "funnel":
+            raise ValueError(
+                f"kind {self.kind!r} with correction = {self.correction!r}: only a task of kind 'funnel' has"
+                " a step before it to correct for"
+            )
         return self
 
 
@@ -202,12 +223,29 @@ def _tasks() -> dict[str, Task]:
 
 
 class Model(Section):
-    name: str = "mmoe"
+    name: str = Field("mmoe", description="aitm, cgc, mmoe, ple, shared_bottom, single")
     embedding_dim: Positive = 16
     text_dim: Positive = Field(8, description="width of the trained projection of a text vector")
-    experts: Positive = 4
+    experts: Positive = Field(4, description="mmoe: all of them; cgc, ple: the shared ones")
+    private_experts: Positive = Field(1, description="cgc, ple: of each task, beside the shared")
+    spare_experts: NonNegative = Field(
+        0, description="cgc: private experts that each task may gain while it learns"
+    )
+    levels: Positive = Field(2, description="ple: expert layers on top of each other")
     hidden: Positive = 128
     tower: Positive = 64
+    interactions: Literal["none", "fm", "dcn", "fm+dcn"] = Field(
+        "none", description="products of features: second order (fm), low-rank cross layers (dcn)"
+    )
+    cross_layers: Positive = Field(2, description="dcn: how many")
+    cross_rank: NonNegative = Field(0, description="dcn: rank; 0 = a quarter of the inputs")
+    domain_gates: bool = Field(False, description="scale the inputs by gates of the row's domain")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="part of a head's inputs and of its hidden layer, in training"
+    )
+    private_fields: tuple[str, ...] = Field(
+        (), description="id fields of which every task has embeddings of its own, beside the shared"
+    )
 
 
 class Balancer(Section):

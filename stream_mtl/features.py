@@ -64,6 +64,8 @@ class Features:
         self.snapshots = Snapshots(self.spec, logits(config.tasks))
         self._retired: list[int] = []
         self._surface: dict[str, int] = {"": 0}
+        # a corrected funnel must know of a row whether it got to the step, which was said before
+        self._tell_known = any(task.correction != "none" for task in config.tasks.values())
         self._opened = np.zeros(0, np.int64)  # rows since the last `served`, in order
         empty_BT = np.zeros((0, len(config.tasks)))
         self._nothing = (self._opened, empty_BT.astype(np.float32), empty_BT > 0, self._opened > 0)
@@ -182,7 +184,8 @@ class Features:
             mask_BT[:, self._retired] = False
         # a correction is news only where it says something else than before
         mask_BT &= ~mends_B[:, None] | ~c.known[row_B] | (c.label[row_B] != label_BT)
-        label_BT = np.where(mask_BT, label_BT, 0.0).astype(np.float32)
+        old_BT = np.where(c.known[row_B], c.label[row_B], 0.0) if self._tell_known else 0.0
+        label_BT = np.where(mask_BT, label_BT, old_BT).astype(np.float32)
         c.label[row_B] = np.where(mask_BT, label_BT, c.label[row_B])
         c.known[row_B] |= mask_BT
         return row_B, label_BT, mask_BT, mends_B

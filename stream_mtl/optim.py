@@ -82,6 +82,13 @@ class DenseOptimizer:
         elif moving:
             self._adamw(parameters, given, [self._moments[i] for i in moving], self.rate(steps))
 
+    def forget(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Start the moments of these parameters afresh: what they belong to is new."""
+        ids = {id(p) for p in parameters}
+        for (_, parameter), moments in zip(self._named, self._moments, strict=False):
+            if id(parameter) in ids:
+                torch._foreach_zero_(list(moments))
+
     def rate(self, steps: int) -> float:
         """From `first_lr` down to `dense_lr`, the difference halved every `lr_half_life` steps.
 

@@ -31,7 +31,8 @@ def logits(tasks: Mapping[str, Task]) -> int:
 
 
 def _width(task: Task) -> int:
-    return max(1, task.classes)
+    """Logits of a task's head: one, one a class, or one more that imputes labels."""
+    return 2 if task.correction == "dr" else max(1, task.classes)
 
 
 def _settings(task: Task) -> Settings:
@@ -39,6 +40,9 @@ def _settings(task: Task) -> Settings:
         listwise=task.listwise,
         classes=task.classes,
         smoothing=task.smoothing,
+        correction=task.correction,
+        correction_weight=task.correction_weight,
+        propensity_floor=task.propensity_floor,
         center=task.center,
         scale=task.scale,
         log=task.log,
