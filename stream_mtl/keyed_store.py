@@ -24,8 +24,8 @@ from torch import Generator, Tensor
 from stream_mtl.batch import Batch, concat, empty
 from stream_mtl.errors import StateError
 from stream_mtl.hashing import hash64
-from stream_mtl.memory.base import Held, Memory, Sample
-from stream_mtl.memory_units import Ints, Keys, Units, group, random_keys
+from stream_mtl.memory.base import Held, Sample
+from stream_mtl.memory_units import Ints, Keys, Units, group, random_keys, wanted_units
 from stream_mtl.state import State
 
 LIST_ROWS = 20  # a click, its 15 candidate and 4 uniform negatives: longer lists are thinned
@@ -51,15 +51,6 @@ def row_bytes(held: Held) -> int:
 def unit_rows(held: Held) -> int:
     """Rows that a unit has room for."""
     return LIST_ROWS if held.whole_lists else 1
-
-
-def wanted_units(memory: Memory, rows: int) -> int:
-    """Units to draw for about `rows` rows; 0 from an empty memory."""
-    units = memory.units()
-    if not units or rows <= 0:
-        return 0
-    held = len(memory)
-    return rows if held == units else max(1, round(rows * units / held))
 
 
 def take_from(

@@ -10,7 +10,7 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -21,15 +21,24 @@ from stream_mtl.balancers import BALANCERS
 from stream_mtl.base_rates import BaseRates, LabelSums
 from stream_mtl.batch import Batch, Spec
 from stream_mtl.config import Config
-from stream_mtl.errors import ConfigError, NumericError, StateError
+from stream_mtl.errors import NumericError, StateError
 from stream_mtl.hashing import hash64
-from stream_mtl.joint_loss import JointRows, Rehearsed, active_tasks, join_rows, task_losses
+from stream_mtl.joint_loss import (
+    JointRows,
+    active_tasks,
+    join_rows,
+    logit_shift,
+    task_losses,
+)
 from stream_mtl.layers import Parts
-from stream_mtl.memory import MEMORIES
-from stream_mtl.memory.base import Held, Memory
+from stream_mtl.memories import held_rows, new_memories
 from stream_mtl.models import MODELS
 from stream_mtl.optim import DenseOptimizer, TableOptimizer, clip_, copy_tensors
+from stream_mtl.reference_gradient import kept_to, reference_gradients
+from stream_mtl.registry import entry
 from stream_mtl.rehearsal import REHEARSALS
+from stream_mtl.rehearsal.base import Context
+from stream_mtl.rehearser import Rehearser
 from stream_mtl.state import State, misfits, nest, unnest
 from stream_mtl.task_columns import task_kinds
 from stream_mtl.trust import Trust
@@ -40,8 +49,6 @@ _TABLE_STD = 0.05  # one Adagrad step at the default rate moves a row about this
 _PREDICT_ROWS = 1024  # of one forward: the experts' activations then stay in the CPU's cache
 _JUDGED = 128  # rows that the trust is judged by, every second step; more say little more
 _COUNTERS = ("version", "skipped", "skipped_in_a_row")
-
-Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +98,12 @@ class Learner:
         self._balancer = entry("balancer.name", config.balancer.name, BALANCERS)(weight_T)
         self._rates = BaseRates(self._kinds, device)
         self._trust = Trust(self._kinds, device)
-        self._rehearsal = entry("rehearsal.loss", config.rehearsal.loss, REHEARSALS)
-        new_memory = entry("memory.policy", config.memory.policy, MEMORIES)
-        self._memories: list[Memory] = [
-            new_memory(
-                Held(spec, name, kind.columns, kind.whole_lists, config.seed, device),
-                config.memory.rows,
-            )
-            for name, kind in zip(spec.tasks, self._kinds, strict=True)
-        ]
+        held = held_rows(spec, self._kinds, config.memory, config.seed, device)
+        self._memories = new_memories(held, config.memory)
+        tasks = [(name, config.tasks[name]) for name in spec.tasks]
+        self._context = Context(self._kinds, tasks, self._model, self._table_RH, config.rehearsal)
+        self._aid = entry("rehearsal.loss", config.rehearsal.loss, REHEARSALS).aid(self._context)
+        self.rehearser = Rehearser(config, self._context, held, self._memories)
         self._heads = self._parameter_owners()
         self._version = self._skipped = self._skipped_in_a_row = 0
 
@@ -162,16 +166,26 @@ class Learner:
         if not len(fresh):
             return StepReport(self._version, {}, {}, 0.0, False, 0, 0, "")
         fresh = self._here(fresh)
-        rows = join_rows(fresh, self._draw(len(fresh)))
+        sums = self._rates.updated(fresh.label_BT, fresh.mask_BT)
+        spread_T = self._spread(sums)
+        rate = self._dense.rate(self._version)
+        rows = join_rows(fresh, self.rehearser.draw(fresh, self._version, spread_T, rate))
         row_U, inverse_BF = torch.unique(rows.batch.sparse_BF, return_inverse=True)
         touched_UH = self._table_RH.index_select(0, row_U).requires_grad_()
         logit_BC = self._model(F.embedding(inverse_BF, touched_UH), rows.batch)
-        sums = self._rates.updated(fresh.label_BT, fresh.mask_BT)
-        loss_T = task_losses(rows, logit_BC, self._kinds, self._spread(sums))
+        shift_BC = logit_shift(rows, self._kinds, self._aid.fresh_shift(fresh))
+        loss_T = task_losses(rows, logit_BC, self._kinds, spread_T, shift_BC)
         active_T = active_tasks(rows)
+        more_T = self._aid.losses(fresh, logit_BC[: len(fresh)])
+        if more_T is not None:
+            loss_T, active_T = loss_T + more_T / spread_T, active_T | (more_T > 0)
         weight_T = self._balancer.weights(loss_T.detach(), active_T)
         loss = (loss_T * weight_T).sum()
+        sources = (touched_UH, *self._parameters)
+        reference = reference_gradients(rows, logit_BC, self._kinds, spread_T, sources)
         gradients, gradient_UH = self._backward(loss, active_T.tolist(), touched_UH)
+        if reference is not None:
+            gradients, gradient_UH = kept_to(reference, gradients, gradient_UH)
         moving = [gradient_UH, *(g for g in gradients if g is not None)]
         norm = nn.utils.get_total_norm(moving)
         numbers = torch.cat(
@@ -191,12 +205,18 @@ class Learner:
             self._trust.observe(logit_BC[:judged], fresh.rows(0, judged))
         for memory in self._memories:
             memory.add(fresh, logit_BC, self._version)
+        self._aid.learned(fresh, self._version)
+        self.rehearser.learned(row_U, self._version)
         return self._report(rows, numbers, active_T.tolist(), _digest(row_U, moved_UH, loss_T))
 
     def correct(self, batch: Batch) -> int:
         """Late labels: repairs the rows that memories hold; returns how many labels were written."""
         batch = self._here(batch)
         return sum(memory.repair(batch) for memory in self._memories)
+
+    def consolidate(self) -> None:
+        """A span of the stream ends here (a drift, a task's end): what distils an earlier model copies it now."""
+        self._aid.consolidate(self._version)
 
     def erase(self, user_key: int) -> int:
         """Removes a user's rows from all memories; returns how many were held."""
@@ -214,6 +234,8 @@ class Learner:
             **nest("balancer", self._balancer.state()),
             **nest("rates", self._rates.state()),
             **nest("trust", self._trust.state()),
+            **nest("rehearsal", self._aid.state()),
+            **nest("sampler", self.rehearser.state()),
             "version": self._version,
             "skipped": self._skipped,
             "skipped_in_a_row": self._skipped_in_a_row,
@@ -238,6 +260,8 @@ class Learner:
         self._balancer.restore(unnest("balancer", state))
         self._rates.restore(unnest("rates", state))
         self._trust.restore(unnest("trust", state))
+        self._aid.restore(unnest("rehearsal", state))
+        self.rehearser.restore(unnest("sampler", state))
         for name, memory in zip(self._spec.tasks, self._memories, strict=True):
             memory.restore(unnest(f"memory/{name}", state))
         self._version, self._skipped, self._skipped_in_a_row = (int(state[k]) for k in _COUNTERS)
@@ -260,22 +284,6 @@ class Learner:
             for parameter in self._model.head_parameters(task)
         }
         return [owner.get(id(parameter), -1) for parameter in self._parameters]
-
-    def _draw(self, fresh_rows: int) -> list[Rehearsed]:
-        """Rehearsed rows, split evenly over the tasks that remember any (the first get the rest)."""
-        settings = self._config.rehearsal
-        total = round(settings.ratio * fresh_rows)
-        filled = [task for task, memory in enumerate(self._memories) if len(memory)]
-        seed = hash64(f"rehearsal/{self._config.seed}/{self._version}")
-        generator = Generator().manual_seed(seed)
-        rehearsed = []
-        for place, task in enumerate(filled):
-            share = total // len(filled) + (place < total % len(filled))
-            for draw in self._rehearsal(share, settings):
-                sample = self._memories[task].sample(draw.rows, generator)
-                if sample is not None:
-                    rehearsed.append(Rehearsed(task, draw, sample))
-        return rehearsed
 
     def _backward(
         self, loss: Tensor, active: Sequence[bool], touched_UH: Tensor
@@ -328,12 +336,3 @@ def _digest(*tensors: Tensor) -> str:
     for tensor in tensors:
         hashed.update(tensor.detach().cpu().numpy().tobytes())
     return hashed.hexdigest()[:32]
-
-
-def entry(key: str, name: str, registry: Mapping[str, Entry]) -> Entry:
-    """The registered implementation, or a ConfigError that lists the valid names."""
-    if name not in registry:
-        raise ConfigError(
-            f"{key} = {name!r} is not known; use one of: {', '.join(sorted(registry))}"
-        )
-    return registry[name]

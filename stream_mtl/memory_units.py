@@ -1,15 +1,18 @@
 """What a replay memory keeps or drops as one: a row, or a whole list of rows.
 
-Legend: N units, R rows of these units, B rows of a batch.
+Legend: N units, R rows of these units, B rows of a batch, K classes of labels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from stream_mtl.batch import Batch
 from stream_mtl.hashing import mix64
@@ -96,3 +99,34 @@ def _thinned(units: Units, batch: Batch, unit_rows: int, task: int, salt: int) -
     offset_N = np.log(np.maximum(negatives_N, 1) / np.maximum(kept_N, 1)).astype(np.float32)
     count_N = np.minimum(units.count_N, unit_rows)
     return Units(units.key_N, count_N, units.row_R[keep], offset_N[list_R[keep]])
+
+
+class Counted(Protocol):
+    def __len__(self) -> int: ...
+
+    def units(self) -> int: ...
+
+
+def wanted_units(memory: Counted, rows: int) -> int:
+    """Units to draw for about `rows` rows; 0 from an empty memory."""
+    units, held = memory.units(), len(memory)
+    if not units or rows <= 0:
+        return 0
+    return rows if held == units else max(1, round(rows * units / held))
+
+
+def unit_means(value_R: Tensor, count_N: Ints) -> Tensor:
+    """Mean over the rows of each unit (N), on the CPU."""
+    value_R = value_R.detach().double().cpu()
+    if (count_N == 1).all():
+        return value_R
+    unit_R = torch.from_numpy(np.repeat(np.arange(len(count_N)), count_N))
+    sum_N = torch.zeros(len(count_N), dtype=torch.float64).index_add_(0, unit_R, value_R)
+    return sum_N / torch.from_numpy(count_N)
+
+
+def scaled_log_chance(log_chance_K: Tensor, share_K: Tensor) -> Tensor:
+    """Scaled as `memory.base.Sample` asks; 0 for classes that have no share of the sample."""
+    log_chance_K, share_K = log_chance_K.double(), share_K.double()
+    mean = (share_K * (-log_chance_K).exp()).sum()
+    return torch.where(share_K > 0, log_chance_K + mean.log(), 0.0).float()

@@ -58,6 +58,15 @@ class Sample:
     version_R: Tensor  # of the model that gave them
     log_chance_K: Tensor | None = None
 
+    def select(self, keep_R: Tensor) -> Sample:
+        """The rows of a boolean mask; not for lists that must stay whole."""
+        return Sample(
+            self.batch.select(keep_R),
+            self.logit_RS[keep_R],
+            self.version_R[keep_R],
+            self.log_chance_K,
+        )
+
 
 class Memory(Protocol):
     """Guarantees: capacity holds; adding is idempotent by row key; what is sampled depends only on

@@ -19,9 +19,9 @@ from torch import Generator, Tensor
 
 from stream_mtl.batch import Batch
 from stream_mtl.errors import ConfigError, StateError
-from stream_mtl.keyed_store import KeyedStore, columns, take_from, unit_rows, wanted_units
+from stream_mtl.keyed_store import KeyedStore, columns, take_from, unit_rows
 from stream_mtl.memory.base import Held, Ints, Sample
-from stream_mtl.memory_units import random_keys
+from stream_mtl.memory_units import random_keys, scaled_log_chance, wanted_units
 from stream_mtl.state import State, misfits
 
 
@@ -96,9 +96,7 @@ class ClassBalanced:
         share_K = torch.zeros(self._classes, dtype=torch.float64)
         for one, store in self._stores.items():
             log_chance_K[one], share_K[one] = float(np.log(store.chance)), store.units()
-        share_K /= share_K.sum().clamp(min=1.0)
-        mean = (share_K * (-log_chance_K).exp()).sum()
-        return torch.where(share_K > 0, log_chance_K + mean.log(), 0.0).float()
+        return scaled_log_chance(log_chance_K, share_K / share_K.sum().clamp(min=1.0))
 
     def column(self, name: str) -> Tensor:
         return torch.cat([store.column(name) for store in self._stores.values()])
