@@ -11,13 +11,13 @@ import io
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks.digits import BATCH, CLASSES, MEMORY, PIXELS, RATE, Rows, Run, Stream, outcome
+from benchmarks.digits import CLASSES, PIXELS, PROTOCOL, RATE, Dose, Rows, Run, Stream, outcome
 
 CANDIDATES = 50
 
@@ -27,24 +27,28 @@ def net(seed: int) -> nn.Module:
     return nn.Sequential(nn.Linear(PIXELS, 400), nn.ReLU(), nn.Linear(400, CLASSES))
 
 
-def replay(kind: str) -> Any:
+def replay(kind: str, dose: Dose) -> Any:
     from avalanche.training.plugins import MIRPlugin, ReplayPlugin
     from avalanche.training.storage_policy import ClassBalancedBuffer, ReservoirSamplingBuffer
 
     if kind == "MIR":
-        return MIRPlugin(batch_size_mem=BATCH, mem_size=MEMORY, subsample=CANDIDATES)
+        return MIRPlugin(
+            dose.batch, mem_size=dose.memory, subsample=max(CANDIDATES, 2 * dose.batch)
+        )
     policy = (
-        ReservoirSamplingBuffer(max_size=MEMORY)
+        ReservoirSamplingBuffer(max_size=dose.memory)
         if kind == "replay, reservoir"
-        else ClassBalancedBuffer(max_size=MEMORY, adaptive_size=True)
+        else ClassBalancedBuffer(max_size=dose.memory, adaptive_size=True)
     )
-    return ReplayPlugin(MEMORY, batch_size=BATCH, batch_size_mem=BATCH, storage_policy=policy)
+    return ReplayPlugin(
+        dose.memory, batch_size=dose.batch, batch_size_mem=dose.batch, storage_policy=policy
+    )
 
 
 KINDS = ("replay, reservoir", "replay, class-balanced", "MIR")
 
 
-def strategy(kind: str, seed: int) -> Any:
+def strategy(kind: str, seed: int, dose: Dose) -> Any:
     from avalanche.training.supervised import Naive
 
     model = net(seed)
@@ -52,10 +56,10 @@ def strategy(kind: str, seed: int) -> Any:
         model=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=RATE),
         criterion=nn.CrossEntropyLoss(),
-        train_mb_size=BATCH,
+        train_mb_size=dose.batch,
         train_epochs=1,
         eval_mb_size=1000,
-        plugins=[replay(kind)],
+        plugins=[replay(kind, dose)],
         evaluator=None,
     )
 
@@ -74,10 +78,10 @@ def experiences(stream: Stream) -> Any:
     return benchmark_from_datasets(train=tasks).streams["train"]
 
 
-def native(kind: str, stream: Stream, seed: int) -> Run:
+def native(kind: str, stream: Stream, seed: int, dose: Dose = PROTOCOL) -> Run:
     """An experience a task, as Avalanche is used."""
     with quiet():
-        trained, table, seconds = strategy(kind, seed), [], 0.0
+        trained, table, seconds = strategy(kind, seed, dose), [], 0.0
         for task in experiences(stream):
             start = time.process_time()
             trained.train(task, num_workers=0)
@@ -86,13 +90,15 @@ def native(kind: str, stream: Stream, seed: int) -> Run:
     return outcome(table, seconds, trained.clock.train_iterations)
 
 
-def streaming(kind: str, stream: Stream, seed: int, limit_s: float) -> tuple[Run, int]:
+def streaming(
+    kind: str, stream: Stream, seed: int, limit_s: float, dose: Dose = PROTOCOL
+) -> tuple[Run, int]:
     """An experience a micro-batch, as far as `limit_s` of CPU time reaches; and how many updates that were."""
     from avalanche.benchmarks.scenarios.online import split_online_stream
 
     with quiet():
-        trained, seconds = strategy(kind, seed), 0.0
-        for micro in split_online_stream(experiences(stream), BATCH, shuffle=False):
+        trained, seconds = strategy(kind, seed, dose), 0.0
+        for micro in split_online_stream(experiences(stream), dose.batch, shuffle=False):
             start = time.process_time()
             trained.train(micro, num_workers=0)
             seconds += time.process_time() - start
@@ -105,9 +111,8 @@ def streaming(kind: str, stream: Stream, seed: int, limit_s: float) -> tuple[Run
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without its progress on stdout and its warning at every experience."""
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
+    """Without its progress on stdout, and its warning at every experience, which it lets through any filter."""
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         yield
 
 
