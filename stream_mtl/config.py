@@ -280,16 +280,36 @@ class Balancer(Section):
 
 
 class Memory(Section):
-    policy: str = "key_reservoir"
+    policy: str = Field(
+        "key_reservoir", description="key_reservoir, class_balanced, recency_ring, two_store"
+    )
     rows: Positive = Field(8_192, description="rows a task")
+    bytes: NonNegative = Field(0, description="bytes a task, instead of rows; 0 = use rows")
+    recent: float = Field(
+        0.25, gt=0, lt=1, description="two_store: the newest rows' share of room and of draws"
+    )
+    sampler: str = Field("uniform", description="uniform, balanced, staleness, mir")
+    mir_candidates: Positive = Field(
+        50, description="mir: rows (or lists) that are tried, at least two for each drawn"
+    )
 
 
 class Rehearsal(Section):
-    loss: str = Field("der++", description="none, er, der, der++")
+    loss: str = Field("der++", description="none, er, der, der++, er_ace, lwf, agem")
     ratio: float = Field(1.0, ge=0, description="rehearsed rows per fresh row")
-    alpha: float = Field(0.5, ge=0, description="weight of a row's logit term (der, der++)")
+    alpha: float = Field(
+        0.5, ge=0, description="weight of a row's logit term (der, der++), of distillation (lwf)"
+    )
     beta: float = Field(
-        0.25, ge=0, description="weight of a row's label term (er, der++); a fresh row's is 1"
+        0.25,
+        ge=0,
+        description="weight of a row's label term (er, der++, er_ace); a fresh row's is 1",
+    )
+    max_version_age: NonNegative = Field(
+        0, description="logits stored more steps ago teach nothing (der, der++); 0 = no limit"
+    )
+    lwf_every: NonNegative = Field(
+        1_000, description="lwf: steps between two copies of the model; 0 = on demand alone"
     )
 
 

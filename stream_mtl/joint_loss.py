@@ -27,6 +27,7 @@ class Rehearsed:
     task: int
     draw: Draw
     sample: Sample
+    shift_W: Tensor | None = None  # to add to the task's own logits, for its label loss alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +62,58 @@ def _weights(batch: Batch) -> Tensor:
     return batch.mask_BT * batch.weight_B.unsqueeze(1)
 
 
-def task_losses(
-    rows: JointRows, logit_BC: Tensor, kinds: Sequence[TaskKind], spread_T: Tensor
-) -> Tensor:
-    """Per task (T): label losses over the spread of its labels, plus the logit terms.
+def reference_rows(rows: JointRows) -> JointRows | None:
+    """The same rows, of which only those that a draw set aside as a reference have known labels; None without any."""
+    if not any(one.draw.reference for one in rows.rehearsed):
+        return None
+    masks = [torch.zeros_like(rows.batch.mask_BT[: rows.fresh])]
+    for one in rows.rehearsed:
+        mask_BT = one.sample.batch.mask_BT
+        masks.append(mask_BT if one.draw.reference else torch.zeros_like(mask_BT))
+    batch = replace(rows.batch, mask_BT=torch.cat(masks))
+    weight_BT = _weights(batch)
+    return replace(rows, batch=batch, share_BT=weight_BT / weight_BT.sum(0).clamp(min=1.0))
 
-    The sampling offset shifts columns of tasks that judge an exposure, not the later funnel steps.
-    """
-    batch = rows.batch
+
+def logit_shift(
+    rows: JointRows, kinds: Sequence[TaskKind], fresh_C: Tensor | None
+) -> Tensor | None:
+    """What label losses add to the logits (B x C): `fresh_C` for fresh rows, each draw's own for its rows."""
+    if fresh_C is None and all(one.shift_W is None for one in rows.rehearsed):
+        return None
+    width = sum(kind.width for kind in kinds)
+    shift_BC = rows.batch.weight_B.new_zeros(len(rows.batch), width)
+    if fresh_C is not None:
+        shift_BC[: rows.fresh] = fresh_C
+    start = rows.fresh
+    for one in rows.rehearsed:
+        stop = start + len(one.sample.batch)
+        if one.shift_W is not None:
+            own = kinds[one.task].columns[0]
+            shift_BC[start:stop, own : own + len(one.shift_W)] = one.shift_W
+        start = stop
+    return shift_BC
+
+
+def exposed(logit_BC: Tensor, batch: Batch, kinds: Sequence[TaskKind]) -> Tensor:
+    """Logits as training sees them: the sampling offset shifts columns of tasks that judge an exposure,
+    not the later funnel steps."""
     sampled_C = logit_BC.new_tensor([float(k.has_prior) for k in kinds for _ in range(k.width)])
-    shifted_BC = logit_BC + batch.offset_B.unsqueeze(1) * sampled_C
+    return logit_BC + batch.offset_B.unsqueeze(1) * sampled_C
+
+
+def task_losses(
+    rows: JointRows,
+    logit_BC: Tensor,
+    kinds: Sequence[TaskKind],
+    spread_T: Tensor,
+    shift_BC: Tensor | None = None,
+) -> Tensor:
+    """Per task (T): label losses over the spread of its labels, plus the logit terms."""
+    batch = rows.batch
+    shifted_BC = exposed(logit_BC, batch, kinds)
+    if shift_BC is not None:
+        shifted_BC = shifted_BC + shift_BC
     losses = []
     for task, kind in enumerate(kinds):
         loss_B = kind.loss(

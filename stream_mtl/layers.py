@@ -85,6 +85,10 @@ class InputLayer(nn.Module):
             self.gates = DomainGates(self.width, model.tower, generator)
 
     def forward(self, embedding_BFH: Tensor, batch: Batch) -> Tensor:
+        if not embedding_BFH.shape[
+            1
+        ]:  # no ids: else the gradient of all inputs would be made for nothing
+            embedding_BFH = embedding_BFH.detach()
         parts = [embedding_BFH.flatten(1), batch.dense_BD.clamp(-_DENSE_LIMIT, _DENSE_LIMIT)]
         if self.has_text:
             # a zero vector (no title, no query) projects to zero: missing needs no mask

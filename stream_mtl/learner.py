@@ -10,9 +10,9 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -25,18 +25,21 @@ from stream_mtl.balancers.base import Seen, Setup
 from stream_mtl.base_rates import BaseRates, LabelSums
 from stream_mtl.batch import Batch, Spec
 from stream_mtl.config import Config
-from stream_mtl.errors import ConfigError, NumericError, StateError
+from stream_mtl.errors import NumericError, StateError
 from stream_mtl.growth import Growth
 from stream_mtl.hashing import hash64
 from stream_mtl.health import health
-from stream_mtl.joint_loss import JointRows, Rehearsed, active_tasks, join_rows, task_losses
+from stream_mtl.joint_loss import JointRows, active_tasks, join_rows, logit_shift, task_losses
 from stream_mtl.layers import Parts, droppers, dropping
 from stream_mtl.lookup import lookup
-from stream_mtl.memory import MEMORIES
-from stream_mtl.memory.base import Held, Memory
+from stream_mtl.memories import held_rows, new_memories
 from stream_mtl.models import MODELS
 from stream_mtl.optim import DenseOptimizer, TableOptimizer, clip_, copy_tensors
+from stream_mtl.reference_gradient import kept_to, reference_gradients
+from stream_mtl.registry import entry
 from stream_mtl.rehearsal import REHEARSALS
+from stream_mtl.rehearsal.base import Context
+from stream_mtl.rehearser import Rehearser
 from stream_mtl.state import State, misfits, nest, unnest
 from stream_mtl.task_columns import task_kinds
 from stream_mtl.tasks.base import TaskKind
@@ -49,8 +52,6 @@ _TABLE_STD = 0.05  # one Adagrad step at the default rate moves a row about this
 _PREDICT_ROWS = 1024  # of one forward: the experts' activations then stay in the CPU's cache
 _JUDGED = 128  # rows that the trust is judged by, every second step; more say little more
 _COUNTERS = ("version", "skipped", "skipped_in_a_row")
-
-Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,21 +107,15 @@ class Learner:
         )
         self._rates = BaseRates(self._kinds, device)
         self._trust = Trust(self._kinds, device)
-        self._rehearsal = entry("rehearsal.loss", config.rehearsal.loss, REHEARSALS)
-        self._memories = [self._new_memory(task) for task in range(len(spec.tasks))]
-        self._version = self._skipped = self._skipped_in_a_row = 0
-
-    def _new_memory(self, task: int) -> Memory:
-        settings, kind = self._config.memory, self._kinds[task]
-        held = Held(
-            self._spec,
-            self._spec.tasks[task],
-            kind.columns,
-            kind.whole_lists,
-            self._config.seed,
-            self._device,
+        self._held = held_rows(spec, self._kinds, config.memory, config.seed, device)
+        self._memories = new_memories(self._held, config.memory)
+        tasks = [(name, config.tasks[name]) for name in spec.tasks]
+        self._context = Context(
+            self._kinds, tasks, self._model, self._table_RH, config.rehearsal, self._lookup
         )
-        return entry("memory.policy", settings.policy, MEMORIES)(held, settings.rows)
+        self._aid = entry("rehearsal.loss", config.rehearsal.loss, REHEARSALS).aid(self._context)
+        self.rehearser = Rehearser(config, self._context, self._held, self._memories)
+        self._version = self._skipped = self._skipped_in_a_row = 0
 
     @property
     def version(self) -> int:
@@ -210,17 +205,23 @@ class Learner:
         if not len(fresh):
             return StepReport(self._version, {}, {}, 0.0, False, 0, 0, "")
         fresh = self._here(fresh)
-        rows = join_rows(fresh, self._draw(len(fresh)))
-        row_BL = self._lookup(rows.batch.sparse_BF)
-        row_U, inverse_BL = torch.unique(row_BL, return_inverse=True)
+        sums = self._rates.updated(fresh.label_BT, fresh.mask_BT)
+        spread_T = self._spread(sums)
+        rate = self._dense.rate(self._version)
+        rows = join_rows(fresh, self.rehearser.draw(fresh, self._version, spread_T, rate))
+        row_U, inverse_BL = torch.unique(self._lookup(rows.batch.sparse_BF), return_inverse=True)
         touched_UH = self._table_RH.index_select(0, row_U).requires_grad_()
         with self._dropping():
             forward = self._backward.forward(touched_UH, inverse_BL, rows.batch, self._version)
-        sums = self._rates.updated(fresh.label_BT, fresh.mask_BT)
-        spread_T = self._spread(sums)
-        loss_T = task_losses(rows, forward.logit_BC, self._kinds, spread_T)
-        seen = self._seen(rows, loss_T)
+        logit_BC = forward.logit_BC
+        loss_T, active_T = self._losses(rows, fresh, logit_BC, spread_T)
+        seen = self._seen(rows, loss_T, active_T)
         found = self._backward.backward(forward, loss_T, seen)
+        sources = (touched_UH, *self._parameters)
+        reference = reference_gradients(rows, logit_BC, self._kinds, spread_T, sources)
+        if reference is not None:
+            dense, found_UH = kept_to(reference, found.dense, found.touched_UH)
+            found = replace(found, dense=dense, touched_UH=found_UH)
         moving = [found.touched_UH, *(g for g in found.dense if g is not None)]
         norm = nn.utils.get_total_norm(moving)
         numbers = torch.cat(
@@ -232,22 +233,28 @@ class Learner:
         self._dense.step(found.dense, self._version)
         moved_UH = self._table.step(row_U, found.touched_UH)
         self._rates.commit(sums)
-        again = partial(self._losses, rows, inverse_BL, moved_UH, spread_T)
+        again = partial(self._losses_now, rows, fresh, inverse_BL, moved_UH, spread_T)
         self._backward.learn(seen, found, again)
         self._version, self._skipped_in_a_row = self._version + 1, 0
         self._average.update(self._version, [g is not None for g in found.dense])
-        logit_BC = forward.logit_BC.detach()[: len(fresh)]
+        logit_BC = logit_BC.detach()[: len(fresh)]
         if self._version % 2:
             judged = min(len(fresh), _JUDGED)
             self._trust.observe(logit_BC[:judged], fresh.rows(0, judged))
         for memory in self._memories:
             memory.add(fresh, logit_BC, self._version)
+        self._aid.learned(fresh, self._version)
+        self.rehearser.learned(row_U, self._version)
         return self._report(rows, numbers, seen.active_T.tolist(), _digest(row_U, moved_UH, loss_T))
 
     def correct(self, batch: Batch) -> int:
         """Late labels: repairs the rows that memories hold; returns how many labels were written."""
         batch = self._here(batch)
         return sum(memory.repair(batch) for memory in self._memories)
+
+    def consolidate(self) -> None:
+        """A span of the stream ends here (a drift, a task's end): what distils an earlier model copies it now."""
+        self._aid.consolidate(self._version)
 
     def erase(self, user_key: int) -> int:
         """Removes a user's rows from all memories; returns how many were held."""
@@ -256,7 +263,7 @@ class Learner:
     def forget(self, task: str) -> None:
         """Empties the memory of a task that is retired."""
         place = self._spec.tasks.index(task)
-        self._memories[place] = self._new_memory(place)
+        self._memories[place] = new_memories([self._held[place]], self._config.memory)[0]
 
     # --- growth ---------------------------------------------------------------------------------
 
@@ -295,6 +302,8 @@ class Learner:
             **nest("affinity", self._backward.affinity.state()),
             **nest("rates", self._rates.state()),
             **nest("trust", self._trust.state()),
+            **nest("rehearsal", self._aid.state()),
+            **nest("sampler", self.rehearser.state()),
             "version": self._version,
             "skipped": self._skipped,
             "skipped_in_a_row": self._skipped_in_a_row,
@@ -321,6 +330,8 @@ class Learner:
         self._backward.affinity.restore(unnest("affinity", state))
         self._rates.restore(unnest("rates", state))
         self._trust.restore(unnest("trust", state))
+        self._aid.restore(unnest("rehearsal", state))
+        self.rehearser.restore(unnest("sampler", state))
         for name, memory in zip(self._spec.tasks, self._memories, strict=True):
             memory.restore(unnest(f"memory/{name}", state))
         self._version, self._skipped, self._skipped_in_a_row = (int(state[k]) for k in _COUNTERS)
@@ -335,39 +346,35 @@ class Learner:
     def _here(self, batch: Batch) -> Batch:
         return batch if batch.sparse_BF.device == self._device else batch.to(self._device)
 
-    def _draw(self, fresh_rows: int) -> list[Rehearsed]:
-        """Rehearsed rows, split evenly over the tasks that remember any (the first get the rest)."""
-        settings = self._config.rehearsal
-        total = round(settings.ratio * fresh_rows)
-        filled = [task for task, memory in enumerate(self._memories) if len(memory)]
-        seed = hash64(f"rehearsal/{self._config.seed}/{self._version}")
-        generator = Generator().manual_seed(seed)
-        rehearsed = []
-        for place, task in enumerate(filled):
-            share = total // len(filled) + (place < total % len(filled))
-            for draw in self._rehearsal(share, settings):
-                sample = self._memories[task].sample(draw.rows, generator)
-                if sample is not None:
-                    rehearsed.append(Rehearsed(task, draw, sample))
-        return rehearsed
+    def _losses(
+        self, rows: JointRows, fresh: Batch, logit_BC: Tensor, spread_T: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Of each task (T), and which are active: labels, remembered logits, and what the method adds."""
+        shift_BC = logit_shift(rows, self._kinds, self._aid.fresh_shift(fresh))
+        loss_T = task_losses(rows, logit_BC, self._kinds, spread_T, shift_BC)
+        active_T = active_tasks(rows)
+        more_T = self._aid.losses(fresh, logit_BC[: len(fresh)])
+        if more_T is not None:
+            loss_T, active_T = loss_T + more_T / spread_T, active_T | (more_T > 0)
+        return loss_T, active_T
 
-    def _seen(self, rows: JointRows, loss_T: Tensor) -> Seen:
+    @torch.no_grad()
+    def _losses_now(
+        self, rows: JointRows, fresh: Batch, inverse_BL: Tensor, row_UH: Tensor, spread_T: Tensor
+    ) -> Tensor:
+        """Of these rows, with the model as it is after the step."""
+        with self._dropping():  # the same units: what is compared is the step, not the draw
+            logit_BC = self._backward.forward(row_UH, inverse_BL, rows.batch).logit_BC
+        return self._losses(rows, fresh, logit_BC, spread_T)[0]
+
+    def _seen(self, rows: JointRows, loss_T: Tensor, active_T: Tensor) -> Seen:
         """What the balancer gets to know."""
-        active_T, rows_T = active_tasks(rows), rows.batch.mask_BT.sum(0)
+        rows_T = rows.batch.mask_BT.sum(0)
         return Seen(loss_T.detach().cpu(), active_T.cpu(), rows_T.cpu(), self._version)
 
     def _dropping(self) -> AbstractContextManager[None]:
         """Dropout for this step; outside of it nothing is dropped."""
         return dropping(self._droppers, hash64(f"dropout/{self._config.seed}/{self._version}"))
-
-    @torch.no_grad()
-    def _losses(
-        self, rows: JointRows, inverse_BL: Tensor, row_UH: Tensor, spread_T: Tensor
-    ) -> Tensor:
-        """Of these rows, with the model as it is now."""
-        with self._dropping():  # the same units: what is compared is the step, not the draw
-            logit_BC = self._backward.forward(row_UH, inverse_BL, rows.batch).logit_BC
-        return task_losses(rows, logit_BC, self._kinds, spread_T)
 
     def _refuse(self, fresh: int, rows: JointRows) -> StepReport:
         self._skipped += 1
@@ -407,12 +414,3 @@ def _digest(*tensors: Tensor) -> str:
     for tensor in tensors:
         hashed.update(tensor.detach().cpu().numpy().tobytes())
     return hashed.hexdigest()[:32]
-
-
-def entry(key: str, name: str, registry: Mapping[str, Entry]) -> Entry:
-    """The registered implementation, or a ConfigError that lists the valid names."""
-    if name not in registry:
-        raise ConfigError(
-            f"{key} = {name!r} is not known; use one of: {', '.join(sorted(registry))}"
-        )
-    return registry[name]

@@ -1,6 +1,7 @@
 """What a memory policy promises. One memory holds rows of one task.
 
-Legend: B rows, T tasks, C logits of all heads, S stored logit columns, R sampled rows.
+Legend: B rows, T tasks, C logits of all heads, S stored logit columns, N units (a row, or a whole list), R their
+rows, K classes of the task's labels.
 """
 
 from __future__ import annotations
@@ -9,11 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Generator, Tensor
 
 from stream_mtl.batch import Batch, Spec
 from stream_mtl.state import State
+
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +31,41 @@ class Held:
     whole_lists: bool
     seed: int
     device: torch.device
+    edges: tuple[float, ...] = (0.5,)  # ascending; K - 1 of them part the labels into K classes
+    recent: float = 0.25  # two_store: share of what is newest
 
     @property
     def own(self) -> int:
         """The task's column of labels and masks."""
         return self.spec.tasks.index(self.task)
 
+    def classes(self, label_R: Tensor) -> Ints:
+        """The class of each label, in [0, K)."""
+        edges = np.array(self.edges)
+        return np.searchsorted(edges, label_R.cpu().numpy(), side="right").astype(np.int64)
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Remembered rows: only the own task's label is unmasked."""
+    """Remembered rows: only the own task's label is unmasked.
+
+    Rows of some classes may be likelier to be in it than others': `log_chance_K` says by how much, scaled so that
+    the mean of exp(-log_chance) over a sample is 1; None where all are alike. `prior_shift` undoes it.
+    """
 
     batch: Batch
     logit_RS: Tensor  # as they were when the row was stored, clamped to +-10
     version_R: Tensor  # of the model that gave them
+    log_chance_K: Tensor | None = None
+
+    def select(self, keep_R: Tensor) -> Sample:
+        """The rows of a boolean mask; not for lists that must stay whole."""
+        return Sample(
+            self.batch.select(keep_R),
+            self.logit_RS[keep_R],
+            self.version_R[keep_R],
+            self.log_chance_K,
+        )
 
 
 class Memory(Protocol):
@@ -57,6 +83,32 @@ class Memory(Protocol):
 
     def sample(self, rows: int, generator: Generator) -> Sample | None:
         """About `rows` rows (exactly, where lists are not kept whole); None from an empty memory."""
+        ...
+
+    # For samplers that choose themselves: units stand in an order that follows from the contents alone.
+
+    def units(self) -> int:
+        """Units held: rows, or whole lists."""
+        ...
+
+    def counts(self) -> Ints:
+        """Rows of each unit (N)."""
+        ...
+
+    def classes(self) -> Ints:
+        """Class of each unit (N); of a list the highest of its rows."""
+        ...
+
+    def log_chance(self) -> Tensor | None:
+        """As in a Sample, if units are drawn alike."""
+        ...
+
+    def column(self, name: str) -> Tensor:
+        """One stored column (a field of Batch, or label_B) of all rows of all units."""
+        ...
+
+    def take(self, pick_N: Ints, first: int = 0) -> Sample:
+        """The units at these places; `first` numbers the draws, so that equal lists in a row stay apart."""
         ...
 
     def repair(self, batch: Batch) -> int:

@@ -5,20 +5,30 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Callable
 from dataclasses import fields, replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor
 
 from stream_mtl import memory
-from stream_mtl.batch import Batch, concat
-from stream_mtl.errors import StateError
+from stream_mtl.batch import Batch
+from stream_mtl.errors import ConfigError, StateError
+from stream_mtl.keyed_store import KeyedStore, row_bytes
 from stream_mtl.memory import MEMORIES, Held, Memory
 from stream_mtl.memory.base import Sample
-from stream_mtl.testing_rows import SPEC, rows
+from stream_mtl.testing_rows import SPEC
+from stream_mtl.testing_rows import rows as random_rows
 
-New = Callable[[int], Memory]
+New = Callable[[int], Any]  # a Memory; tests also look at what only some have
 CPU = torch.device("cpu")
+
+
+def rows(count: int, first: int = 0, list_rows: int = 4) -> Batch:
+    """Rows of a list have one event time, that of their exposure."""
+    batch = random_rows(count, first=first, list_rows=list_rows)
+    return replace(batch, time_B=batch.time_B // (1000 * list_rows) * (1000 * list_rows))
 
 
 def factory(name: str, whole_lists: bool) -> New:
@@ -38,12 +48,20 @@ def logits(batch: Batch) -> Tensor:
     return torch.stack([batch.prior_B, batch.prior_B * 20, batch.prior_B + 1], 1)
 
 
-def filled(new: New, size: int = 240, count: int = 1000) -> Memory:
+def filled(new: New, size: int = 240, count: int = 1000) -> Any:
     held = new(size)
     for first in range(0, count, 100):
         batch = rows(100, first=first)
         held.add(batch, logits(batch), version=first)
     return held
+
+
+def thresholds(held: Memory) -> list[int]:
+    return [
+        np.asarray(value).tolist()
+        for name, value in held.state().items()
+        if "threshold" in name.rsplit("/", 1)[-1]
+    ]
 
 
 def draw(held: Memory, count: int = 40, seed: int = 1) -> Sample:
@@ -141,12 +159,14 @@ def test_nothing_is_drawn_from_an_empty_memory(new: New) -> None:
 @pytest.mark.parametrize("new", CASES)
 def test_erasing_a_user_leaves_no_row_and_no_trace(new: New) -> None:
     held = filled(new, count=300)
-    user = int(draw(held).batch.user_key_B[0])
+    user = int(draw(held).batch.user_key_B.max())  # not 0, which blank slots hold
     before = len(held)
     erased = held.erase(user)
     assert erased > 0
     assert len(held) == before - erased
-    assert not (held.state()["user_key_B"] == user).any()
+    columns = [v for name, v in held.state().items() if name.endswith("user_key_B")]
+    assert columns
+    assert not any((column == user).any() for column in columns)
     assert not (draw(held, 500).batch.user_key_B == user).any()
     assert held.erase(user) == 0
 
@@ -171,11 +191,11 @@ def erase_and_offer_again(held: Memory) -> None:
 def test_the_erasure_check_has_power() -> None:
     """A reservoir that forgets its threshold lets later rows into the gap: what the check forbids."""
 
-    class Forgetful(MEMORIES["key_reservoir"]):  # type: ignore[misc]
+    class Forgetful(KeyedStore):
         def erase(self, user_key: int) -> int:
             erased = super().erase(user_key)
             self._threshold = -1
-            return int(erased)
+            return erased
 
     held = filled(lambda size: Forgetful(Held(SPEC, "purchase", (1, 0), False, 0, CPU), size))
     with pytest.raises(AssertionError):
@@ -190,7 +210,7 @@ def test_merged_halves_equal_one_filled_whole(new: New) -> None:
         (left if first < 600 else right).add(batch, logits(batch), version=first)
     left.merge(right)
     assert same(draw(left), draw(filled(new)))
-    assert left.state()["threshold"] == filled(new).state()["threshold"]
+    assert thresholds(left) == thresholds(filled(new))
 
 
 @pytest.mark.parametrize("new", CASES)
@@ -205,19 +225,31 @@ def test_growing_keeps_rows_and_capacity(new: New) -> None:
     assert same(draw(small), draw(large))
 
 
+def contents(held: Memory) -> dict[tuple[int, int], Tensor]:
+    """Features, label and logits of every row held, by its key and the count of its copy."""
+    sample, copies = held.take(np.arange(held.units())), dict[int, int]()
+    found = {}
+    for i, key in enumerate(sample.batch.row_key_B.tolist()):
+        copies[key] = copies.get(key, 0) + 1
+        label = sample.batch.label_BT[i].sum().unsqueeze(0)
+        found[key, copies[key]] = torch.cat((label, sample.batch.dense_BD[i], sample.logit_RS[i]))
+    return found
+
+
 @pytest.mark.parametrize("new", CASES)
 def test_late_labels_are_repaired_in_place(new: New) -> None:
+    """Of the rows that stay, the label has turned and nothing else has; rows never seen change nothing."""
     held = filled(new)
-    sample = draw(held, 1)
-    own = int(sample.batch.mask_BT[0].nonzero())
-    flipped = replace(sample.batch, label_BT=1 - sample.batch.label_BT)
-    unknown = rows(20, first=9000)
-    assert held.repair(concat([flipped.rows(0, 1), unknown])) <= 1
+    before = contents(held)
+    assert held.repair(rows(20, first=9000)) == 0
     whole = rows(1000)
-    turned = replace(whole, label_BT=1 - whole.label_BT)
-    assert held.repair(turned) == len(held)
-    again = draw(held, 1)
-    assert torch.equal(again.batch.label_BT[:, own], 1 - sample.batch.label_BT[:, own])
+    assert held.repair(replace(whole, label_BT=1 - whole.label_BT)) == len(before)
+    after = contents(held)
+    assert set(after) <= set(before)
+    assert len(after) > 40
+    for key, row in after.items():
+        assert row[0] == 1 - before[key][0]
+        assert torch.equal(row[1:], before[key][1:])
 
 
 @pytest.mark.parametrize("new", CASES)
@@ -231,9 +263,15 @@ def test_order_of_rows_in_the_stream_does_not_decide_who_stays(new: New) -> None
     assert same(draw(forth), draw(back))
 
 
-@pytest.mark.parametrize("new", CASES)
-def test_every_part_of_the_stream_has_an_equal_chance(new: New) -> None:
-    """Chi-square over tenths of the stream, many seeds: 27.9 is the 0.1 % point at 9 degrees."""
+UNIFORM = [
+    pytest.param(factory(name, whole), id=f"{name}-{'lists' if whole else 'rows'}")
+    for name in ("class_balanced", "key_reservoir")  # of a class, where rows are quoted by class
+    for whole in (False, True)
+]
+
+
+def stream_share(new: New) -> float:
+    """Chi-square over tenths of the stream, over many seeds: is every part as likely to be remembered?"""
     batch = rows(1000)
     counts = torch.zeros(10)
     for salt in range(40):
@@ -242,14 +280,25 @@ def test_every_part_of_the_stream_has_an_equal_chance(new: New) -> None:
         for first in range(0, 1000, 100):
             part = moved.rows(first, first + 100)
             held.add(part, logits(part), 0)
-        state = held.state()
-        live = state["time_B"][
-            state["key_U"].repeat_interleave(len(state["time_B"]) // len(state["key_U"])) >= 0
-        ]
-        units = live.view(len(state["key_U"]), -1)[:, 0]
-        counts += torch.bincount(units // 100_000, minlength=10)
+        ends = np.cumsum(held.counts()) - 1
+        of_class = held.classes() == held.classes().max() * (held.counts().max() > 1)
+        counts += torch.bincount(
+            held.column("time_B")[ends][of_class] // 100_000, minlength=10
+        ).float()
     expected = counts.sum() / 10
-    assert ((counts - expected).square() / expected).sum() < 27.9
+    return float(((counts - expected).square() / expected).sum())
+
+
+@pytest.mark.parametrize("new", UNIFORM)
+def test_every_part_of_the_stream_has_an_equal_chance(new: New) -> None:
+    """27.9 is the 0.1 % point at 9 degrees of freedom."""
+    assert stream_share(new) < 27.9
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_newest_rows_are_not_a_uniform_sample(whole: bool) -> None:
+    """The check above can fail: the ring holds the last rows alone."""
+    assert stream_share(factory("recency_ring", whole)) > 1000
 
 
 def test_lists_are_remembered_and_drawn_whole() -> None:
@@ -278,6 +327,151 @@ def test_long_lists_keep_positives_and_correct_for_the_rest() -> None:
     assert len(held) == 20
     assert kept.label_BT[:, 2].sum() == 1
     torch.testing.assert_close(kept.offset_B, torch.full((20,), 49 / 19).log())
+
+
+@pytest.mark.parametrize("order", ["forth", "back", "twice"])
+def test_the_ring_holds_the_newest_rows_by_event_time(order: str) -> None:
+    held = factory("recency_ring", False)(100)
+    firsts = {
+        "forth": [*range(0, 1000, 100)],
+        "back": [*range(900, -1, -100)],
+        "twice": [*range(0, 1000, 100), 500, 300],  # offsets that were read again
+    }
+    for first in firsts[order]:
+        batch = rows(100, first=first)
+        held.add(batch, logits(batch), 0)
+    assert sorted(held.column("time_B").tolist()) == rows(100, first=900).time_B.tolist()
+
+
+def test_a_ring_in_the_order_of_arrival_would_not_be_idempotent() -> None:
+    """The naive ring beside it: rows that are read again push newer ones out."""
+
+    def naive(firsts: list[int]) -> list[int]:
+        kept: list[int] = []
+        for first in firsts:
+            kept = [*kept, *rows(100, first=first).time_B.tolist()][-100:]
+        return sorted(kept)
+
+    whole = [*range(0, 1000, 100)]
+    assert naive(whole) == rows(100, first=900).time_B.tolist()
+    assert naive([*whole, 500]) != naive(whole)
+
+
+BALANCED = MEMORIES["class_balanced"]
+
+
+def digits(count: int, first: int = 0, classes: int = 10) -> Batch:
+    """Rows of a task with many classes: class c is seen from row 100 * c on, the lower ones more often."""
+    batch = rows(count, first=first)
+    number_B = torch.arange(first, first + count)
+    seen_B = (number_B // 100 + 1).clamp(max=classes)
+    label_BT = batch.label_BT.clone()
+    label_BT[:, 1] = (number_B * number_B // 7 % 97 % seen_B).float()
+    return replace(batch, label_BT=label_BT)
+
+
+def many(size: int, classes: int = 10) -> Any:
+    edges = tuple(c + 0.5 for c in range(classes - 1))
+    return BALANCED(Held(SPEC, "purchase", (1, 0), False, 0, CPU, edges), size)
+
+
+def test_quotas_are_equal_with_the_remainder_one_each_and_shrink_as_classes_appear() -> None:
+    held = many(64)
+    expected = {100: [64], 200: [32, 32], 1500: [7] * 4 + [6] * 6}
+    for first in range(0, 1500, 100):
+        batch = digits(100, first)
+        held.add(batch, logits(batch), 0)
+        if first + 100 in expected:
+            assert np.bincount(held.classes()).tolist() == expected[first + 100]
+
+
+def test_every_class_is_held_as_a_reservoir_over_its_own_rows_would() -> None:
+    held = many(64)
+    batch = digits(1500)
+    for first in range(0, 1500, 100):
+        part = batch.rows(first, first + 100)
+        held.add(part, logits(part), 0)
+    for one in range(10):
+        alone = MEMORIES["key_reservoir"](
+            Held(SPEC, "purchase", (1, 0), False, 0, CPU), 7 if one < 4 else 6
+        )
+        own = batch.select(batch.label_BT[:, 1] == one)
+        alone.add(own, logits(own), 0)
+        ours = held.column("row_key_B")[torch.from_numpy(held.classes() == one)]
+        assert sorted(ours.tolist()) == sorted(alone.column("row_key_B").tolist())
+
+
+def test_fewer_rows_than_classes_are_refused_with_the_remedy() -> None:
+    with pytest.raises(ConfigError, match=r"10 classes, and 9 rows.*raise memory\.rows"):
+        many(9)
+    assert len(many(10)) == 0
+    with pytest.raises(ConfigError, match="10 classes"):
+        many(20).resized(5)
+
+
+def test_a_corrected_label_moves_its_row_to_its_class_and_never_leaves_two() -> None:
+    held = many(64)
+    batch = digits(1500)
+    held.add(batch, logits(batch), 0)
+    key = int(held.column("row_key_B")[0])
+    row = batch.select(batch.row_key_B == key)
+    label_BT = row.label_BT.clone()
+    label_BT[:, 1] = 9
+    turned = replace(row, label_BT=label_BT)
+    repaired, added = many(64), many(64)
+    for other in (repaired, added):
+        other.restore(held.state())
+    assert repaired.repair(turned) == 1
+    added.add(turned, logits(turned), 0)
+    for other in (repaired, added):
+        assert np.bincount(other.classes()).tolist()[0] == 6
+        at = (other.column("row_key_B") == key).nonzero()
+        if len(at):  # its key may be too low for the new class
+            assert len(at) == 1
+            assert other.classes()[int(at)] == 9
+
+
+def test_what_a_class_weighs_in_the_stream_is_known_from_its_keys() -> None:
+    """Held rows over the chance to be held estimate the stream's counts, 700 and 300, over many seeds."""
+    counts = np.zeros(2)
+    batch = rows(1000)
+    label_BT = batch.label_BT.clone()
+    label_BT[:, 1] = (torch.arange(1000) % 10 < 3).float()
+    for salt in range(60):
+        moved = replace(batch, row_key_B=batch.row_key_B + salt, label_BT=label_BT)
+        held = BALANCED(Held(SPEC, "purchase", (1, 0), False, 0, CPU), 400)
+        held.add(moved, logits(moved), 0)
+        chance_K = held.log_chance().exp()  # type: ignore[union-attr]
+        weight_K = torch.tensor([200.0, 200.0]) / chance_K
+        torch.testing.assert_close(weight_K.sum(), torch.tensor(400.0))
+        counts += weight_K.numpy() * 2.5
+    np.testing.assert_allclose(counts / 60, [700, 300], rtol=0.03)
+
+
+def test_two_stores_share_room_and_draws() -> None:
+    held = MEMORIES["two_store"](Held(SPEC, "purchase", (1, 0), False, 0, CPU, recent=0.25), 200)
+    for first in range(0, 1000, 100):
+        batch = rows(100, first=first)
+        held.add(batch, logits(batch), 0)
+    assert len(held) == 200
+    newest = rows(1000).time_B[-50:].min()
+    assert (held.column("time_B")[150:] >= newest).all()
+    time_B = draw(held, 400).batch.time_B
+    assert (time_B[300:] >= newest).all()
+    assert (time_B[:300] < newest).float().mean() > 0.8
+
+
+def test_two_stores_need_room_for_both() -> None:
+    with pytest.raises(ConfigError, match="another share"):
+        MEMORIES["two_store"](Held(SPEC, "search", (2,), True, 0, CPU, recent=0.1), 100)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_bytes_of_a_row_are_what_the_state_takes(whole: bool) -> None:
+    held = Held(SPEC, "purchase", (1, 0), whole, 0, CPU)
+    state = MEMORIES["key_reservoir"](held, 400).state()
+    taken = sum(value.nbytes for value in state.values() if isinstance(value, Tensor))
+    assert 400 * row_bytes(held) * 0.9 < taken <= 400 * row_bytes(held)
 
 
 def test_every_file_is_registered() -> None:

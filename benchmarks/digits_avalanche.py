@@ -1,0 +1,121 @@
+"""Avalanche 0.6's own replay and MIR on the same digits, net and protocol, in both of its uses.
+
+Native: an experience a task, its data loader makes the batches. Streaming: an experience a micro-batch, as rows come
+from a stream; there its loaders, buffers and callbacks are made anew for every ten rows, and grow with the stream.
+Avalanche is imported here alone, and only when an arm runs.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.digits import CLASSES, PIXELS, PROTOCOL, RATE, Dose, Rows, Run, Stream, outcome
+
+CANDIDATES = 50
+
+
+def net(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(PIXELS, 400), nn.ReLU(), nn.Linear(400, CLASSES))
+
+
+def replay(kind: str, dose: Dose) -> Any:
+    from avalanche.training.plugins import MIRPlugin, ReplayPlugin
+    from avalanche.training.storage_policy import ClassBalancedBuffer, ReservoirSamplingBuffer
+
+    if kind == "MIR":
+        return MIRPlugin(
+            dose.batch, mem_size=dose.memory, subsample=max(CANDIDATES, 2 * dose.batch)
+        )
+    policy = (
+        ReservoirSamplingBuffer(max_size=dose.memory)
+        if kind == "replay, reservoir"
+        else ClassBalancedBuffer(max_size=dose.memory, adaptive_size=True)
+    )
+    return ReplayPlugin(
+        dose.memory, batch_size=dose.batch, batch_size_mem=dose.batch, storage_policy=policy
+    )
+
+
+KINDS = ("replay, reservoir", "replay, class-balanced", "MIR")
+
+
+def strategy(kind: str, seed: int, dose: Dose) -> Any:
+    from avalanche.training.supervised import Naive
+
+    model = net(seed)
+    return Naive(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=RATE),
+        criterion=nn.CrossEntropyLoss(),
+        train_mb_size=dose.batch,
+        train_epochs=1,
+        eval_mb_size=1000,
+        plugins=[replay(kind, dose)],
+        evaluator=None,
+    )
+
+
+def experiences(stream: Stream) -> Any:
+    """One experience a task."""
+    from avalanche.benchmarks import benchmark_from_datasets
+    from avalanche.benchmarks.utils.classification_dataset import (
+        _make_taskaware_tensor_classification_dataset as dataset,
+    )
+
+    tasks = [
+        dataset(r.pixel_NP, r.digit_N, task_labels=0, targets=r.digit_N.tolist())
+        for r in stream.train
+    ]
+    return benchmark_from_datasets(train=tasks).streams["train"]
+
+
+def native(kind: str, stream: Stream, seed: int, dose: Dose = PROTOCOL) -> Run:
+    """An experience a task, as Avalanche is used."""
+    with quiet():
+        trained, table, seconds = strategy(kind, seed, dose), [], 0.0
+        for task in experiences(stream):
+            start = time.process_time()
+            trained.train(task, num_workers=0)
+            seconds += time.process_time() - start
+            table.append([_accuracy(trained.model, test) for test in stream.test])
+    return outcome(table, seconds, trained.clock.train_iterations)
+
+
+def streaming(
+    kind: str, stream: Stream, seed: int, limit_s: float, dose: Dose = PROTOCOL
+) -> tuple[Run, int]:
+    """An experience a micro-batch, as far as `limit_s` of CPU time reaches; and how many updates that were."""
+    from avalanche.benchmarks.scenarios.online import split_online_stream
+
+    with quiet():
+        trained, seconds = strategy(kind, seed, dose), 0.0
+        for micro in split_online_stream(experiences(stream), dose.batch, shuffle=False):
+            start = time.process_time()
+            trained.train(micro, num_workers=0)
+            seconds += time.process_time() - start
+            if seconds > limit_s:
+                break
+        table = [[_accuracy(trained.model, test) for test in stream.test]]
+    updates = trained.clock.train_iterations
+    return outcome(table, seconds, updates), updates
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without its progress on stdout, and its warning at every experience, which it lets through any filter."""
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        yield
+
+
+@torch.inference_mode()
+def _accuracy(model: nn.Module, test: Rows) -> float:
+    return float((model(test.pixel_NP).argmax(1) == test.digit_N).float().mean())

@@ -1,0 +1,58 @@
+"""Undoes what a sampler's preference for some classes would do to probabilities.
+
+Where classes are drawn at other shares than they have, log-odds learned from the draw are off by the log of how much
+likelier each class was to be drawn. Adding that to the logits in training, and not in serving, is exact for what
+predicts one distribution a row (binary, multi-class; the same as for sampled negatives, see `features`), and every
+row keeps its full say, which is why rare classes are worth drawing. A funnel's label is a product of probabilities, a
+list's rows share one draw, and a value has no log-odds: there rows are weighted by the inverse chance, which is exact
+for any loss, but gives back most of what balancing gained.
+
+Legend: W logits of one head, K classes, R rows of a sample.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from stream_mtl.batch import list_index
+from stream_mtl.memory.base import Held, Sample
+from stream_mtl.tasks.base import TaskKind
+from stream_mtl.tasks.regression import Regression
+
+_QUARTILES = (-0.6745, 0.0, 0.6745)  # of a normal law, in the head's unit around its center
+
+
+def class_edges(kind: TaskKind) -> tuple[float, ...]:
+    """What parts the labels of a task into classes: see `Held.edges`. A value's classes are four ranges."""
+    if kind.width > 1:
+        return tuple(one + 0.5 for one in range(kind.width - 1))
+    if isinstance(kind, Regression):
+        logit_BC = torch.zeros(len(_QUARTILES), kind.columns[0] + 1)
+        logit_BC[:, kind.columns[0]] = torch.tensor(_QUARTILES)
+        return tuple(kind.score(logit_BC).tolist())
+    return (0.5,)
+
+
+def shifts_logits(kind: TaskKind) -> bool:
+    """Whether a shift of the head's logits is exact."""
+    return not kind.whole_lists and len(kind.columns) == kind.width and kind.spread != "variance"
+
+
+def corrected(sample: Sample, kind: TaskKind, held: Held) -> tuple[Sample, Tensor | None]:
+    """The sample with the weights, and the shift (W) of its logits in training, that undo its preference."""
+    if sample.log_chance_K is None:
+        return sample, None
+    log_chance_K = sample.log_chance_K.to(sample.logit_RS.device)
+    if shifts_logits(kind):
+        wide = kind.width > 1
+        return sample, log_chance_K if wide else log_chance_K[1:] - log_chance_K[:1]
+    class_R = torch.from_numpy(held.classes(sample.batch.label_BT[:, held.own]))
+    class_R = class_R.to(log_chance_K.device)
+    if held.whole_lists:  # a list was drawn as one, by its highest class
+        list_R, lists = list_index(sample.batch.list_key_B)
+        class_R = class_R.new_zeros(lists).scatter_reduce(0, list_R, class_R, "amax")[list_R]
+    weight_B = sample.batch.weight_B * (-log_chance_K[class_R]).exp()
+    return replace(sample, batch=replace(sample.batch, weight_B=weight_B)), None

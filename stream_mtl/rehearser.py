@@ -1,0 +1,108 @@
+"""Rehearsal's part of a step: which remembered rows it sees, and what they teach.
+
+Its random numbers come from (seed, steps done). Legend: T tasks, U touched table rows, R rows of a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from stream_mtl.batch import Batch
+from stream_mtl.config import Config
+from stream_mtl.hashing import hash64
+from stream_mtl.interference import Interference
+from stream_mtl.joint_loss import Rehearsed
+from stream_mtl.memory.base import Held, Memory, Sample
+from stream_mtl.optim import copy_tensors
+from stream_mtl.prior_shift import corrected
+from stream_mtl.registry import entry
+from stream_mtl.rehearsal import REHEARSALS
+from stream_mtl.rehearsal.base import Context, Draw
+from stream_mtl.samplers import SAMPLERS
+from stream_mtl.samplers.base import Ask
+from stream_mtl.state import State
+
+
+class Rehearser:
+    """Draws from every memory; keeps when table rows were last updated, if the sampler asks for it."""
+
+    def __init__(
+        self, config: Config, context: Context, held: Sequence[Held], memories: Sequence[Memory]
+    ) -> None:
+        self._config, self._context = config, context
+        self._held, self._memories = held, memories
+        self._draws = entry("rehearsal.loss", config.rehearsal.loss, REHEARSALS).draws
+        self._sampler = entry("memory.sampler", config.memory.sampler, SAMPLERS)
+        tracked = config.memory.sampler == "staleness"
+        rows = len(context.table_RH) if tracked else 0
+        self._touched_R = torch.zeros(rows, dtype=torch.int64, device=context.table_RH.device)
+        self.max_version_age = config.rehearsal.max_version_age
+
+    def draw(self, fresh: Batch, version: int, spread_T: Tensor, rate: float) -> list[Rehearsed]:
+        """Rehearsed rows, split evenly over the tasks that remember any (the first get the rest).
+
+        `spread_T` and the dense `rate` are those of the coming step, for a sampler that tries it.
+        """
+        settings = self._config.rehearsal
+        sgd = self._config.optimizer.dense == "sgd"
+        interference = Interference(self._context, fresh, spread_T, rate, sgd)
+        total = round(settings.ratio * len(fresh))
+        filled = [task for task, memory in enumerate(self._memories) if len(memory)]
+        seed = hash64(f"rehearsal/{self._config.seed}/{version}")
+        generator = Generator().manual_seed(seed)
+        rehearsed: list[Rehearsed] = []
+        for place, task in enumerate(filled):
+            share = total // len(filled) + (place < total % len(filled))
+            ask = Ask(
+                len(self._held[task].edges) + 1,
+                self._config.memory.mir_candidates,
+                partial(self._staleness, version),
+                partial(interference.growth, task),
+            )
+            for draw in self._draws(share, settings):
+                sample = self._sampler(self._memories[task], draw.rows, generator, ask)
+                if sample is not None:
+                    rehearsed += self._lessons(task, draw, sample, version)
+        return rehearsed
+
+    def _lessons(self, task: int, draw: Draw, sample: Sample, version: int) -> list[Rehearsed]:
+        """What the draw teaches, without the preference of its sampler and without logits that are too old.
+
+        The staleness rule: after a drift the logits that older models stored are those of a regime that has
+        passed, and would be distilled; the labels of the same rows still count.
+        """
+        sample, shift_W = corrected(sample, self._context.kinds[task], self._held[task])
+        if not self.max_version_age or draw.logit_weight == 0:
+            return [Rehearsed(task, draw, sample, shift_W)]
+        young_R = sample.version_R >= version - self.max_version_age
+        lessons = []
+        if draw.label_weight > 0:
+            lessons.append(Rehearsed(task, replace(draw, logit_weight=0.0), sample, shift_W))
+        if bool(young_R.any()):
+            young = replace(draw, label_weight=0.0)
+            lessons.append(Rehearsed(task, young, sample.select(young_R), None))
+        return lessons
+
+    def _staleness(self, version: int, sparse_RF: Tensor) -> Tensor:
+        """Steps since a row's ids were updated, the coming one included; missing ids (0) do not count."""
+        steps_RF = (version + 1 - self._touched_R[sparse_RF]).float()
+        given_RF = sparse_RF != 0
+        steps_R = (steps_RF * given_RF).sum(1) / given_RF.sum(1).clamp(min=1)
+        return steps_R.clamp(min=1.0)
+
+    def learned(self, row_U: Tensor, version: int) -> None:
+        """A step that made `version` has updated these table rows."""
+        if len(self._touched_R):
+            self._touched_R[row_U] = version
+
+    def state(self) -> State:
+        return {"touched_R": self._touched_R} if len(self._touched_R) else {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        copy_tensors(self.state(), state, "sampler")
