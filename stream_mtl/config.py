@@ -367,9 +367,12 @@ class Drift(Section):
     """Alarms when a task's quality changes; see `drift_watch`."""
 
     on: bool = True
-    entropy: str = Field("adwin", description="detector on a task's normalised entropy")
+    entropy: str = Field(
+        "adwin", description="detector on a task's normalised entropy: adwin, kswin, page_hinkley"
+    )
     calibration: str = Field(
-        "page_hinkley", description="detector on how far predictions miss the labels on average"
+        "page_hinkley",
+        description="detector on how far predictions miss the labels on average; the same names",
     )
     rows: Positive = Field(
         16, description="labels of a task that make one number for its detectors"

@@ -16,8 +16,9 @@ _KEPT = ("drift", "rose", "_count", "_mean", "_up", "_down", "_lowest", "_highes
 class PageHinkley:
     """`delta`: change of the mean that is tolerated; `threshold`: how far a sum may move; `alpha`: fading.
 
-    The numbers that a sum of standard deviation 1 takes to reach the threshold by chance grow as
-    exp(2 delta threshold) (Siegmund, Sequential Analysis, 1985), so `tests` adds ln(tests) / (2 delta).
+    The numbers of standard deviation 1 that it takes to reach the threshold by chance grow as
+    exp(2 delta threshold) (Siegmund, Sequential Analysis, 1985), so `tests` adds ln(tests) / (2 delta). That
+    holds without fading: sums that fade stop at delta / (1 - alpha), and from there on nothing is tolerated.
     """
 
     binary: ClassVar[bool] = False

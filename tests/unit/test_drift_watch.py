@@ -15,7 +15,8 @@ from stream_mtl import config as settings
 from stream_mtl import state as states
 from stream_mtl.batch import Spec
 from stream_mtl.cut import DriftAlarm
-from stream_mtl.drift_watch import DriftWatch
+from stream_mtl.drift.page_hinkley import PageHinkley
+from stream_mtl.drift_watch import OPTIONS, DriftWatch
 from stream_mtl.errors import ConfigError
 from stream_mtl.evaluation import Evaluation
 from stream_mtl.prequential import logits
@@ -48,15 +49,21 @@ def test_a_model_that_is_right_gives_no_alarm(rate: float) -> None:
     assert alarms(DriftWatch(ON, TASKS), *honest(100_000, rate)) == []
 
 
-def test_river_s_own_tolerance_would_alarm_by_chance() -> None:
-    """Power: why `delta` of Page-Hinkley is not the default here."""
-    from stream_mtl.drift.page_hinkley import PageHinkley
+@pytest.mark.parametrize("options", [{}, {"delta": 0.1}])
+def test_river_s_own_tolerance_or_fading_would_alarm_by_chance(options: dict[str, float]) -> None:
+    """Power: why Page-Hinkley has settings of its own here. With these it is quiet on the same numbers."""
+    numbers = np.random.default_rng(0).normal(size=40_000).tolist()
+    theirs, ours = PageHinkley(tests=4, **options), PageHinkley(tests=4, **OPTIONS["page_hinkley"])
+    assert _alarms(theirs, numbers) > 0
+    assert _alarms(ours, numbers) == 0
 
-    detector, found = PageHinkley(), 0
-    for number in np.random.default_rng(0).normal(size=20_000).tolist():
+
+def _alarms(detector: PageHinkley, numbers: list[float]) -> int:
+    found = 0
+    for number in numbers:
         detector.update(number)
         found += detector.drift
-    assert found
+    return found
 
 
 @pytest.mark.parametrize("factor,rose", [(2.0, True), (0.5, False)])
