@@ -4,7 +4,7 @@ Where gradients of tasks are looked at, the graph is cut where the shared part o
 backward a task through the heads down to the cut, then one through the rest, of the mixed gradient.
 Heads get the gradients of their own losses either way.
 
-Where the products are taken: at the border, which costs next to nothing but sees only rows that both tasks have
+Where the products are taken: at the border, which costs no more but sees only rows that both tasks have
 a label in (late labels come in rows of their own); or of the shared parameters, which sees all, for a backward
 through the trunk a task.
 Legend: B rows, F sparse fields, H embedding width, C logits, T tasks, A active ones, U touched table rows,
@@ -51,7 +51,7 @@ class Gradients:
 
 
 class Backward:
-    """Runs the backward that the balancer asks for; holds no state of its own."""
+    """Runs the backward that the balancer asks for. Its one state is `affinity`, what it saw of gradients."""
 
     def __init__(
         self,

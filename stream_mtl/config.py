@@ -257,8 +257,8 @@ class Balancer(Section):
         10,
         description="steps that a task's loss is averaged over before it decides a weight; 1 = single steps",
     )
-    temperature: float | None = Field(
-        None, gt=0, description="of the softmax; unset: uw_so 1, and as published dwa 2, recap 5"
+    temperature: float = Field(
+        0.0, ge=0, description="of the softmax; 0 = the method's own: uw_so 1, dwa 2, recap 5"
     )
     mu: float = Field(0.1, gt=0, description="smooth_max: small = only the worst task learns")
     lr: float = Field(0.025, gt=0, description="uw, famo, gradnorm: rate of their own weights")
