@@ -32,6 +32,7 @@ from stream_mtl.joint_loss import (
 )
 from stream_mtl.layers import Parts
 from stream_mtl.memories import held_rows, new_memories
+from stream_mtl.memory_overfit import overfitting
 from stream_mtl.models import MODELS
 from stream_mtl.optim import DenseOptimizer, TableOptimizer, clip_, copy_tensors
 from stream_mtl.reference_gradient import kept_to, reference_gradients
@@ -98,12 +99,12 @@ class Learner:
         self._balancer = entry("balancer.name", config.balancer.name, BALANCERS)(weight_T)
         self._rates = BaseRates(self._kinds, device)
         self._trust = Trust(self._kinds, device)
-        held = held_rows(spec, self._kinds, config.memory, config.seed, device)
-        self._memories = new_memories(held, config.memory)
+        self._held = held_rows(spec, self._kinds, config.memory, config.seed, device)
+        self._memories = new_memories(self._held, config.memory)
         tasks = [(name, config.tasks[name]) for name in spec.tasks]
         self._context = Context(self._kinds, tasks, self._model, self._table_RH, config.rehearsal)
         self._aid = entry("rehearsal.loss", config.rehearsal.loss, REHEARSALS).aid(self._context)
-        self.rehearser = Rehearser(config, self._context, held, self._memories)
+        self.rehearser = Rehearser(config, self._context, self._held, self._memories)
         self._heads = self._parameter_owners()
         self._version = self._skipped = self._skipped_in_a_row = 0
 
@@ -151,6 +152,14 @@ class Learner:
             if len(kind.tasks) > 1
         }
         return Prediction(prob_BT, logit_BC, output_BC, extra)
+
+    def overfitting(self, held_out: Batch) -> dict[str, float]:
+        """Per task: loss of rows that were never trained on less that of remembered ones; changes nothing."""
+        held_out = self._here(held_out)
+        nothing = held_out.rows(0, 0)
+        spread_T = self._rates.spread(self._rates.updated(nothing.label_BT, nothing.mask_BT))
+        seed = hash64(f"overfitting/{self._config.seed}/{self._version}")
+        return overfitting(self._context, self._held, self._memories, held_out, spread_T, seed)
 
     # --- learning -------------------------------------------------------------------------------
 

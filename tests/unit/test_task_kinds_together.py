@@ -12,8 +12,8 @@ import torch
 from stream_mtl.batch import Batch, Spec
 from stream_mtl.config import Config
 from stream_mtl.errors import ConfigError
-from stream_mtl.learner import Learner
 from stream_mtl.keyed_store import LIST_ROWS
+from stream_mtl.learner import Learner
 from stream_mtl.state import State, digest
 from stream_mtl.task_columns import task_kinds
 from stream_mtl.testing_rows import rows
