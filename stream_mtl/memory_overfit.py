@@ -16,8 +16,9 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from stream_mtl.batch import Batch
+from stream_mtl.held import Held
 from stream_mtl.joint_loss import exposed
-from stream_mtl.memory.base import Held, Memory
+from stream_mtl.memory.base import Memory
 from stream_mtl.prior_shift import inverse_chance
 from stream_mtl.rehearsal.base import Context
 

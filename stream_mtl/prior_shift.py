@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from stream_mtl.batch import list_index
-from stream_mtl.memory.base import Held, Sample
+from stream_mtl.held import Held, Sample
 from stream_mtl.tasks.base import TaskKind
 from stream_mtl.tasks.regression import Regression
 

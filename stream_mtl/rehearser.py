@@ -16,9 +16,10 @@ from torch import Generator, Tensor
 from stream_mtl.batch import Batch
 from stream_mtl.config import Config
 from stream_mtl.hashing import hash64
+from stream_mtl.held import Held, Sample
 from stream_mtl.interference import Interference
 from stream_mtl.joint_loss import Rehearsed
-from stream_mtl.memory.base import Held, Memory, Sample
+from stream_mtl.memory.base import Memory
 from stream_mtl.optim import copy_tensors
 from stream_mtl.prior_shift import corrected
 from stream_mtl.registry import entry

@@ -12,8 +12,8 @@ import torch
 from torch import Generator, Tensor
 
 from stream_mtl import samplers
-from stream_mtl.memory import MEMORIES, Held
-from stream_mtl.memory.base import Sample
+from stream_mtl.held import Held, Sample
+from stream_mtl.memory import MEMORIES
 from stream_mtl.samplers import SAMPLERS
 from stream_mtl.samplers.base import Ask
 from stream_mtl.testing_rows import SPEC, rows
