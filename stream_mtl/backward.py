@@ -102,6 +102,11 @@ class Backward:
         else:
             self._balancer.learn(seen, again)
 
+    @property
+    def cuts(self) -> bool:
+        """Whether some forwards are cut at the border."""
+        return self._every > 0 or isinstance(self._balancer, GradientBalancer)
+
     def _cuts(self, step: int) -> bool:
         if step < 0:
             return False

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from stream_mtl.batch import Batch
+from stream_mtl.held import Sample
 from stream_mtl.joint_loss import exposed, join_rows, task_losses
-from stream_mtl.memory.base import Sample
 from stream_mtl.rehearsal.base import Context
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stream_mtl.batch import Batch, concat
-from stream_mtl.memory.base import Sample
+from stream_mtl.held import Sample
 from stream_mtl.rehearsal.base import Draw
 from stream_mtl.tasks.base import TaskKind
 from stream_mtl.tasks.funnel import Funnel

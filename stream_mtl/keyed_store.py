@@ -24,7 +24,7 @@ from torch import Generator, Tensor
 from stream_mtl.batch import Batch, concat, empty
 from stream_mtl.errors import StateError
 from stream_mtl.hashing import hash64
-from stream_mtl.memory.base import Held, Sample
+from stream_mtl.held import Held, Sample
 from stream_mtl.memory_units import Ints, Keys, Units, group, random_keys, wanted_units
 from stream_mtl.state import State
 

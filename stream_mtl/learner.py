@@ -25,7 +25,7 @@ from stream_mtl.balancers.base import Seen, Setup
 from stream_mtl.base_rates import BaseRates, LabelSums
 from stream_mtl.batch import Batch, Spec
 from stream_mtl.config import Config
-from stream_mtl.errors import NumericError, StateError
+from stream_mtl.errors import ConfigError, NumericError, StateError
 from stream_mtl.growth import Growth
 from stream_mtl.hashing import hash64
 from stream_mtl.health import health
@@ -33,6 +33,7 @@ from stream_mtl.joint_loss import JointRows, active_tasks, join_rows, logit_shif
 from stream_mtl.layers import Parts, droppers, dropping
 from stream_mtl.lookup import lookup
 from stream_mtl.memories import held_rows, new_memories
+from stream_mtl.memory_overfit import overfitting
 from stream_mtl.models import MODELS
 from stream_mtl.optim import DenseOptimizer, TableOptimizer, clip_, copy_tensors
 from stream_mtl.reference_gradient import kept_to, reference_gradients
@@ -114,6 +115,11 @@ class Learner:
             self._kinds, tasks, self._model, self._table_RH, config.rehearsal, self._lookup
         )
         self._aid = entry("rehearsal.loss", config.rehearsal.loss, REHEARSALS).aid(self._context)
+        if config.rehearsal.loss == "agem" and self._backward.cuts:
+            raise ConfigError(
+                "rehearsal.loss = 'agem' needs the whole gradient of a step, which balancer.name ="
+                f" {config.balancer.name!r} or balancer.affinity_every cuts at the heads; use another one"
+            )
         self.rehearser = Rehearser(config, self._context, self._held, self._memories)
         self._version = self._skipped = self._skipped_in_a_row = 0
 
@@ -190,6 +196,14 @@ class Learner:
         return health(
             self._model, F.embedding(self._lookup(batch.sparse_BF), self._table_RH), batch
         )
+
+    def overfitting(self, held_out: Batch) -> dict[str, float]:
+        """Per task: loss of rows that were never trained on less that of remembered ones; changes nothing."""
+        held_out = self._here(held_out)
+        nothing = held_out.rows(0, 0)
+        spread_T = self._rates.spread(self._rates.updated(nothing.label_BT, nothing.mask_BT))
+        seed = hash64(f"overfitting/{self._config.seed}/{self._version}")
+        return overfitting(self._context, self._held, self._memories, held_out, spread_T, seed)
 
     # --- learning -------------------------------------------------------------------------------
 

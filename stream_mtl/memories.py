@@ -9,9 +9,10 @@ import torch
 from stream_mtl import config
 from stream_mtl.batch import Spec
 from stream_mtl.errors import ConfigError
+from stream_mtl.held import Held
 from stream_mtl.keyed_store import row_bytes, unit_rows
 from stream_mtl.memory import MEMORIES
-from stream_mtl.memory.base import Held, Memory
+from stream_mtl.memory.base import Memory
 from stream_mtl.prior_shift import class_edges
 from stream_mtl.registry import entry
 from stream_mtl.tasks.base import TaskKind

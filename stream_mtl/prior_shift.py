@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from stream_mtl.batch import list_index
-from stream_mtl.memory.base import Held, Sample
+from stream_mtl.held import Held, Sample
 from stream_mtl.tasks.base import TaskKind
 from stream_mtl.tasks.regression import Regression
 
@@ -45,14 +45,21 @@ def corrected(sample: Sample, kind: TaskKind, held: Held) -> tuple[Sample, Tenso
     """The sample with the weights, and the shift (W) of its logits in training, that undo its preference."""
     if sample.log_chance_K is None:
         return sample, None
-    log_chance_K = sample.log_chance_K.to(sample.logit_RS.device)
     if shifts_logits(kind):
+        log_chance_K = sample.log_chance_K.to(sample.logit_RS.device)
         wide = kind.width > 1
         return sample, log_chance_K if wide else log_chance_K[1:] - log_chance_K[:1]
+    weight_B = sample.batch.weight_B * inverse_chance(sample, held)
+    return replace(sample, batch=replace(sample.batch, weight_B=weight_B)), None
+
+
+def inverse_chance(sample: Sample, held: Held) -> Tensor:
+    """Weights (R) of mean about 1 under which the sample stands for the stream, whatever the task's kind."""
+    if sample.log_chance_K is None:
+        return torch.ones_like(sample.batch.weight_B)
     class_R = torch.from_numpy(held.classes(sample.batch.label_BT[:, held.own]))
-    class_R = class_R.to(log_chance_K.device)
+    class_R = class_R.to(sample.logit_RS.device)
     if held.whole_lists:  # a list was drawn as one, by its highest class
         list_R, lists = list_index(sample.batch.list_key_B)
         class_R = class_R.new_zeros(lists).scatter_reduce(0, list_R, class_R, "amax")[list_R]
-    weight_B = sample.batch.weight_B * (-log_chance_K[class_R]).exp()
-    return replace(sample, batch=replace(sample.batch, weight_B=weight_B)), None
+    return (-sample.log_chance_K.to(class_R.device)[class_R]).exp()

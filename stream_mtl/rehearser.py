@@ -16,9 +16,10 @@ from torch import Generator, Tensor
 from stream_mtl.batch import Batch
 from stream_mtl.config import Config
 from stream_mtl.hashing import hash64
+from stream_mtl.held import Held, Sample
 from stream_mtl.interference import Interference
 from stream_mtl.joint_loss import Rehearsed
-from stream_mtl.memory.base import Held, Memory, Sample
+from stream_mtl.memory.base import Memory
 from stream_mtl.optim import copy_tensors
 from stream_mtl.prior_shift import corrected
 from stream_mtl.registry import entry
@@ -91,9 +92,10 @@ class Rehearser:
 
     def _staleness(self, version: int, sparse_RF: Tensor) -> Tensor:
         """Steps since a row's ids were updated, the coming one included; missing ids (0) do not count."""
-        steps_RF = (version + 1 - self._touched_R[sparse_RF]).float()
-        given_RF = sparse_RF != 0
-        steps_R = (steps_RF * given_RF).sum(1) / given_RF.sum(1).clamp(min=1)
+        row_RL = self._context.lookup(sparse_RF)
+        steps_RL = (version + 1 - self._touched_R[row_RL]).float()
+        given_RL = row_RL != 0
+        steps_R = (steps_RL * given_RL).sum(1) / given_RL.sum(1).clamp(min=1)
         return steps_R.clamp(min=1.0)
 
     def learned(self, row_U: Tensor, version: int) -> None:

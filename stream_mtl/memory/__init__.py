@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stream_mtl.memory.base import Held, Memory
+from stream_mtl.held import Held
+from stream_mtl.memory.base import Memory
 from stream_mtl.memory.class_balanced import ClassBalanced
 from stream_mtl.memory.key_reservoir import key_reservoir
 from stream_mtl.memory.recency_ring import recency_ring

@@ -19,8 +19,8 @@ from torch import Generator, Tensor
 
 from stream_mtl.batch import Batch
 from stream_mtl.errors import ConfigError, StateError
+from stream_mtl.held import Held, Ints, Sample
 from stream_mtl.keyed_store import KeyedStore, columns, take_from, unit_rows
-from stream_mtl.memory.base import Held, Ints, Sample
 from stream_mtl.memory_units import random_keys, scaled_log_chance, wanted_units
 from stream_mtl.state import State, misfits
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from stream_mtl.held import Held
 from stream_mtl.keyed_store import KeyedStore
-from stream_mtl.memory.base import Held
 from stream_mtl.memory_units import random_keys
 
 

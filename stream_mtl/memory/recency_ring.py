@@ -6,8 +6,8 @@ after two partitions arrived the other way round.
 
 from __future__ import annotations
 
+from stream_mtl.held import Held
 from stream_mtl.keyed_store import KeyedStore
-from stream_mtl.memory.base import Held
 from stream_mtl.memory_units import newest_keys
 
 

@@ -15,8 +15,8 @@ from torch import Generator, Tensor
 
 from stream_mtl.batch import Batch
 from stream_mtl.errors import ConfigError
+from stream_mtl.held import Held, Ints, Sample
 from stream_mtl.keyed_store import KeyedStore, take_from, unit_rows
-from stream_mtl.memory.base import Held, Ints, Sample
 from stream_mtl.memory_units import newest_keys, random_keys
 from stream_mtl.state import State, nest, unnest
 

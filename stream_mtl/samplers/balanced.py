@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Generator
 
-from stream_mtl.memory.base import Memory, Sample
+from stream_mtl.held import Sample
+from stream_mtl.memory.base import Memory
 from stream_mtl.memory_units import scaled_log_chance, wanted_units
 from stream_mtl.samplers.base import Ask
 

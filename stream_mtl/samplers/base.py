@@ -8,7 +8,8 @@ from typing import Protocol
 
 from torch import Generator, Tensor
 
-from stream_mtl.memory.base import Memory, Sample
+from stream_mtl.held import Sample
+from stream_mtl.memory.base import Memory
 
 
 @dataclass(frozen=True, slots=True)

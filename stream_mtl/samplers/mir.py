@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Generator
 
-from stream_mtl.memory.base import Memory, Sample
+from stream_mtl.held import Sample
+from stream_mtl.memory.base import Memory
 from stream_mtl.memory_units import unit_means, wanted_units
 from stream_mtl.samplers.base import Ask
 

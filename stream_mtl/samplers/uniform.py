@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Generator
 
-from stream_mtl.memory.base import Memory, Sample
+from stream_mtl.held import Sample
+from stream_mtl.memory.base import Memory
 from stream_mtl.samplers.base import Ask
 
 

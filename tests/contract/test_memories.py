@@ -15,9 +15,9 @@ from torch import Generator, Tensor
 from stream_mtl import memory
 from stream_mtl.batch import Batch
 from stream_mtl.errors import ConfigError, StateError
+from stream_mtl.held import Held, Sample
 from stream_mtl.keyed_store import KeyedStore, row_bytes
-from stream_mtl.memory import MEMORIES, Held, Memory
-from stream_mtl.memory.base import Sample
+from stream_mtl.memory import MEMORIES, Memory
 from stream_mtl.testing_rows import SPEC
 from stream_mtl.testing_rows import rows as random_rows
 

@@ -367,3 +367,11 @@ def test_a_constant_label_does_not_blow_its_loss_up() -> None:
     for _ in range(2_000):
         rates.commit(rates.updated(label_BT, known_BT))
     assert (rates.spread(rates.updated(label_BT, known_BT)) >= 1e-3).all()
+
+
+@pytest.mark.parametrize("balancer", [{"name": "pcgrad"}, {"affinity_every": 5}])
+def test_a_projected_gradient_and_one_that_is_cut_are_refused_together(
+    balancer: dict[str, Any],
+) -> None:
+    with pytest.raises(ConfigError, match="whole gradient"):
+        learner(rehearsal={"loss": "agem"}, balancer=balancer)
