@@ -14,6 +14,7 @@ PROGRAMS = (
     "startup",
     "crash",
     "forgetting",
+    "river_tables",
     "ladder",
     "throughput",
     "real_events",

@@ -20,8 +20,10 @@ from torch.nn import functional as F
 from stream_mtl.batch import Batch, Spec, concat, empty
 from stream_mtl.config import Config
 from stream_mtl.layers import Parts
+from stream_mtl.lookup import lookup
 from stream_mtl.models import MODELS
 from stream_mtl.task_columns import task_kinds
+from stream_mtl.wiring import wired
 
 READY = 64  # batches that lie ready: more than the caches hold
 FORWARD_ROWS = 1024  # of one forward when scoring, as the learner does it
@@ -62,7 +64,8 @@ class BareLoop:
         self._config, self._draws = config, torch.Generator().manual_seed(1)
         self._kinds = task_kinds(spec, config)
         parts = Parts(spec, config.model, self._kinds, self._draws)
-        self._model = MODELS[config.model.name](parts)
+        self._model = wired(MODELS[config.model.name](parts), parts)
+        self._lookup = lookup(spec, config.model)
         assert isinstance(self._model, nn.Module)
         self._table_RH = 0.05 * torch.randn(
             spec.table_rows, config.model.embedding_dim, generator=self._draws
@@ -119,7 +122,7 @@ class BareLoop:
         picks = [torch.randint(0, len(m), (share,), generator=self._draws) for m in self._memories]
         rehearsed = [m.select(pick) for m, pick in zip(self._memories, picks, strict=True)]
         batch = concat([fresh, *rehearsed])
-        row_U, inverse_BF = torch.unique(batch.sparse_BF, return_inverse=True)
+        row_U, inverse_BF = torch.unique(self._lookup(batch.sparse_BF), return_inverse=True)
         touched_UH = self._table_RH[row_U].requires_grad_()
         logit_BT = self._model(F.embedding(inverse_BF, touched_UH), batch)
         no_B = torch.zeros(len(batch), dtype=torch.bool)
@@ -162,4 +165,5 @@ class BareLoop:
     def _score(self, rows: int) -> None:
         for number, start in enumerate(range(0, rows, FORWARD_ROWS)):
             batch = self._candidates[number % READY].rows(0, min(FORWARD_ROWS, rows - start))
-            self._model(F.embedding(batch.sparse_BF, self._table_RH), batch).sigmoid()
+            row_BL = self._lookup(batch.sparse_BF)
+            self._model(F.embedding(row_BL, self._table_RH), batch).sigmoid()

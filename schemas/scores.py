@@ -82,7 +82,10 @@ class Score(Written):
     published_at: Milliseconds
     model: ModelInfo
     variant: str | None = None
-    user_scores: dict[str, float] = {}
+    user_scores: dict[str, float | dict[str, float]] = Field(
+        default={},
+        description="of tasks that speak of the user alone: a number, or the probability of each value",
+    )
 
 
 class UserScore(Score):

@@ -14,6 +14,7 @@ from heapq import heappop, heappush
 from stream_mtl.config import Join
 from stream_mtl.events import Exposure, Outcome, Shown
 from stream_mtl.join_state import (
+    CART,
     CLICK_OPEN,
     LATE_OPEN,
     NEVER,
@@ -25,6 +26,7 @@ from stream_mtl.join_state import (
     UserJoin,
 )
 
+AT_PURCHASE = ("cart",)  # sources whose labels are known when the purchase window closes
 MAX_OPEN = 500  # exposures of one user; a crawler must not fill the memory. The oldest closes early
 
 
@@ -67,7 +69,7 @@ def _remove(state: UserJoin, exposure: Open) -> None:
 def find(state: UserJoin, touch: Touch, config: Join, *, settled: bool) -> Open | None:
     """The exposure of this touch: by request id, else last touch within the task's window.
 
-    A purchase goes to the exposure that was touched last, else to the newest that listed the item.
+    A cart or purchase goes to the exposure that was touched last, else to the newest that listed the item.
     `settled` passes over provisional exposures.
     """
     time_ms, item = touch.time_ms, touch.item_id
@@ -81,7 +83,7 @@ def find(state: UserJoin, touch: Touch, config: Join, *, settled: bool) -> Open 
                 and not (settled and exposure.provisional)
             ):
                 return exposure
-    buying = touch.kind == PURCHASE
+    buying = touch.kind in (CART, PURCHASE)
     oldest = time_ms - (config.purchase_window_ms if buying else click_span(config))
     shown: Open | None = None
     touched: tuple[int, Open] | None = None
@@ -156,6 +158,24 @@ def apply(state: UserJoin, touch: Touch, config: Join, out: Emitting) -> None:
             _correct(exposure, ("purchase",), index, 1.0, known, out)
         if touch.order_id not in orders:
             orders.append(touch.order_id)
+    for source, value in touch.said:
+        _say(exposure, source, index, value, touch, config, out)
+
+
+def _say(
+    exposure: Open, source: str, index: int, value: float, touch: Touch, config: Join, out: Emitting
+) -> None:
+    """Note a label beside click and purchase: the largest of a source counts. One that comes late corrects."""
+    said = exposure.said.setdefault(source, {})
+    if value <= said.get(index, -1.0):
+        return
+    said[index] = value
+    due = exposure.time_ms + config.click_window_ms
+    late = exposure.phase != CLICK_OPEN
+    if source in AT_PURCHASE:
+        due, late = _purchase_due(exposure, config), exposure.phase == LATE_OPEN
+    if late:
+        _correct(exposure, (source,), index, value, max(touch.time_ms, due), out)
 
 
 def _confirm(state: UserJoin, touch: Touch, config: Join, out: Emitting) -> None:
@@ -167,8 +187,9 @@ def _confirm(state: UserJoin, touch: Touch, config: Join, out: Emitting) -> None
         exposure.orders[0] = [touch.order_id]
     exposure.phase, exposure.due = PURCHASE_OPEN, _purchase_due(exposure, config)
     _schedule(state, exposure)
+    exposure.said = {source: {0: value} for source, value in touch.said}
     labels: dict[str, tuple[float | None, ...]] = {task: (1.0,) for task in click_tasks(exposure)}
-    _emit(exposure, labels, touch.time_ms, out)
+    _emit(exposure, labels | _values(exposure), touch.time_ms, out)
 
 
 def _held(state: UserJoin, touch: Touch) -> Open | None:
@@ -233,18 +254,31 @@ def _close_window(state: UserJoin, exposure: Open, config: Join, out: Emitting) 
         clicks = _row(exposure, exposure.clicked)
         exposure.phase, exposure.due = PURCHASE_OPEN, _purchase_due(exposure, config)
         _schedule(state, exposure)
-        _emit(exposure, {task: clicks for task in click_tasks(exposure)}, at, out)
+        told: dict[str, tuple[float | None, ...]] = dict.fromkeys(click_tasks(exposure), clicks)
+        _emit(exposure, told | _values(exposure), at, out)
         return
     last = exposure.phase == LATE_OPEN or not config.late_ms
     labels: dict[str, tuple[float | None, ...]] = {}
     if exposure.phase == PURCHASE_OPEN:
-        labels = {"purchase": _row(exposure, exposure.orders)}
+        labels = {
+            "purchase": _row(exposure, exposure.orders),
+            "cart": _row(exposure, exposure.said.get("cart", ())),
+        }
     exposure.phase, exposure.due = LATE_OPEN, at + config.late_ms
     _emit(exposure, labels, at, out, closed=last)
     if last:
         _remove(state, exposure)
     else:
         _schedule(state, exposure)
+
+
+def _values(exposure: Open) -> dict[str, tuple[float | None, ...]]:
+    """What was measured so far, of the items that it was measured of."""
+    return {
+        source: tuple([said.get(i) for i in range(len(exposure.items))])
+        for source, said in exposure.said.items()
+        if source not in AT_PURCHASE
+    }
 
 
 def _row(exposure: Open, positive: Collection[int]) -> tuple[float, ...]:

@@ -207,7 +207,10 @@ def canonical_command(w: control.AnyCommand) -> Command:
         command_id=w.command_id,
         kind=w.type,
         issued_at=w.issued_at,
-        arguments=tuple(sorted(arguments.items())),
+        arguments=tuple(
+            (name, tuple(value) if isinstance(value, list) else value)
+            for name, value in sorted(arguments.items())
+        ),
     )
 
 

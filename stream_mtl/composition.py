@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from stream_mtl.config import Config
@@ -9,13 +11,14 @@ from stream_mtl.errors import ConfigError
 from stream_mtl.evaluation import Evaluation
 from stream_mtl.features import Features
 from stream_mtl.label_join import LabelJoin
+from stream_mtl.labels import attributes
 from stream_mtl.learner import Learner
 from stream_mtl.pending import Pending
 from stream_mtl.pipeline import Parts, Pipeline
 from stream_mtl.retrieval import Retrieval
 from stream_mtl.scoring import Scoring
 from stream_mtl.shop import Shop
-from stream_mtl.text import load_encoder
+from stream_mtl.text import Encoder, load_encoder
 from stream_mtl.watermark import Watermark
 
 
@@ -23,28 +26,31 @@ def compose(config: Config, lineage: str) -> Pipeline:
     """The fold in its empty state. Raises ConfigError for names and combinations that do not exist."""
     torch.set_num_threads(config.threads)
     encoder = load_encoder(config.text)
-    shop = Shop(config.features, encoder.dim)
+    return Pipeline(config, partial(parts, encoder=encoder), lineage)
+
+
+def parts(config: Config, encoder: Encoder) -> Parts:
+    """The stages, empty."""
+    shop = Shop(config.features, encoder.dim, attributes(config.tasks))
     retrieval = Retrieval(shop, config)
     features = Features(shop, retrieval, config)
     learner = Learner(features.spec, config, choose_device(config.device))
-    return Pipeline(
-        config,
-        Parts(
-            watermark=Watermark(config.join.out_of_order_ms, config.cut.idle_cuts),
-            join=LabelJoin(config.join),
-            shop=shop,
-            features=features,
-            evaluation=Evaluation(
-                config.evaluation,
-                features.spec,
-                [name for name, task in config.tasks.items() if task.kind == "listwise"],
-            ),
-            pending=Pending(features.spec, config.learner.batch_rows, config.learner.first_rows),
-            learner=learner,
-            scoring=Scoring(config, shop, retrieval, features, learner),
-            encoder=encoder,
+    return Parts(
+        watermark=Watermark(config.join.out_of_order_ms, config.cut.idle_cuts),
+        join=LabelJoin(config.join),
+        shop=shop,
+        features=features,
+        evaluation=Evaluation(
+            config.evaluation,
+            features.spec,
+            [name for name, task in config.tasks.items() if task.kind == "listwise"],
+            config.drift,
+            learner.kinds,
         ),
-        lineage,
+        pending=Pending(features.spec, config.learner.batch_rows, config.learner.first_rows),
+        learner=learner,
+        scoring=Scoring(config, shop, retrieval, features, learner),
+        encoder=encoder,
     )
 
 

@@ -155,9 +155,32 @@ class Task(Section):
     listwise: float = Field(
         0.0, ge=0, description="binary: weight of a softmax over the rows of an exposure"
     )
+    label: str = Field("", description="where labels come from; empty: the task's own name")
+    above: float | None = Field(
+        None, description="learn whether the label is at least this, not the label itself"
+    )
     classes: NonNegative = Field(0, description="multiclass: how many there can be")
+    values: tuple[str, ...] = Field(
+        (), description="multiclass: their names, in order; empty: as they come, up to `classes`"
+    )
     smoothing: float = Field(
-        0.0, ge=0, lt=1, description="multiclass: part of a label that is spread over all classes"
+        0.0,
+        ge=0,
+        lt=1,
+        description="binary, multiclass: part of a label that is spread over all classes; moves a rare"
+        " task's probabilities up",
+    )
+    correction: Literal["none", "ips", "dr"] = Field(
+        "none",
+        description="funnel: also learn the step's own rate for all rows, not only those that got to it, by"
+        " inverse propensities (ips) or doubly robust (dr)",
+    )
+    correction_weight: float = Field(0.1, gt=0, description="funnel: of that loss")
+    propensity_floor: float = Field(
+        0.02,
+        gt=0,
+        lt=1,
+        description="funnel: least probability of getting to the step that is divided by",
     )
     center: float = Field(0.0, description="regression: the label that a new head predicts")
     scale: float = Field(
@@ -165,12 +188,28 @@ class Task(Section):
     )
     log: bool = Field(False, description="regression: center and scale are of log(1 + label)")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _count_values(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("values") and not given.get("classes"):
+            return {**given, "classes": len(given["values"])}
+        return given
+
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Task:
+        if self.values and self.classes != len(self.values):
+            raise ValueError(
+                f"classes = {self.classes}, but {len(self.values)} `values` are named; leave `classes` out"
+            )
         if (self.kind == "multiclass") != (self.classes > 0):
             raise ValueError(
                 f"kind {self.kind!r} with classes = {self.classes}: `classes` is for kind"
                 " 'multiclass', which needs it"
+            )
+        if self.correction != "none" and self.kind != "funnel":
+            raise ValueError(
+                f"kind {self.kind!r} with correction = {self.correction!r}: only a task of kind 'funnel' has"
+                " a step before it to correct for"
             )
         return self
 
@@ -184,12 +223,29 @@ def _tasks() -> dict[str, Task]:
 
 
 class Model(Section):
-    name: str = "mmoe"
+    name: str = Field("mmoe", description="aitm, cgc, mmoe, ple, shared_bottom, single")
     embedding_dim: Positive = 16
     text_dim: Positive = Field(8, description="width of the trained projection of a text vector")
-    experts: Positive = 4
+    experts: Positive = Field(4, description="mmoe: all of them; cgc, ple: the shared ones")
+    private_experts: Positive = Field(1, description="cgc, ple: of each task, beside the shared")
+    spare_experts: NonNegative = Field(
+        0, description="cgc: private experts that each task may gain while it learns"
+    )
+    levels: Positive = Field(2, description="ple: expert layers on top of each other")
     hidden: Positive = 128
     tower: Positive = 64
+    interactions: Literal["none", "fm", "dcn", "fm+dcn"] = Field(
+        "none", description="products of features: second order (fm), low-rank cross layers (dcn)"
+    )
+    cross_layers: Positive = Field(2, description="dcn: how many")
+    cross_rank: NonNegative = Field(0, description="dcn: rank; 0 = a quarter of the inputs")
+    domain_gates: bool = Field(False, description="scale the inputs by gates of the row's domain")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="part of a head's inputs and of its hidden layer, in training"
+    )
+    private_fields: tuple[str, ...] = Field(
+        (), description="id fields of which every task has embeddings of its own, beside the shared"
+    )
 
 
 class Balancer(Section):
@@ -287,6 +343,22 @@ class Evaluation(Section):
     probe_every: Positive = Field(200, description="steps between two probe evaluations")
 
 
+class Drift(Section):
+    """Alarms when a task's quality changes; see `drift_watch`."""
+
+    on: bool = True
+    entropy: str = Field("adwin", description="detector on a task's normalised entropy")
+    calibration: str = Field(
+        "page_hinkley", description="detector on how far predictions miss the labels on average"
+    )
+    rows: Positive = Field(
+        16, description="labels of a task that make one number for its detectors"
+    )
+    recent: Positive = Field(
+        5_000, description="labels after an alarm in which a task counts as drifted"
+    )
+
+
 class Checkpoint(Section):
     interval_s: Positive = 60
     keep: Positive = Field(3, ge=2)
@@ -336,6 +408,7 @@ class Config(Section):
     learner: Learner = Learner()
     scoring: Scoring = Scoring()
     evaluation: Evaluation = Evaluation()
+    drift: Drift = Drift()
     checkpoint: Checkpoint = Checkpoint()
     dlq: DeadLetters = DeadLetters()
     metrics: Metrics = Metrics()
@@ -370,6 +443,7 @@ SECTION_CLASS: dict[str, KeyClass] = {
     "learner": "soft",
     "scoring": "soft",
     "evaluation": "soft",
+    "drift": "soft",
     "checkpoint": "runtime",
     "dlq": "soft",
     "metrics": "runtime",

@@ -73,6 +73,15 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class DriftAlarm:
+    """A task's quality has changed. A report: nothing in the fold acts on it by itself."""
+
+    task: str
+    signal: str  # `entropy`: predictions got worse; `calibration`: they miss the labels on average
+    rose: bool  # of calibration: labels became more frequent than was said, else rarer
+
+
+@dataclass(frozen=True, slots=True)
 class CutResult:
     """All that a step of the fold wants to be known outside; published only by a sink."""
 
@@ -86,6 +95,7 @@ class CutResult:
     digest: str  # chained over the lineage: touched rows, outputs, small state
     event_time: int  # of the newest event in the cut, 0 when it had none
     decisions: tuple[dict[str, object], ...] = field(default=())
+    drifts: tuple[DriftAlarm, ...] = ()  # not part of the digest
 
 
 def records_digest(records: Iterable[Record]) -> str:

@@ -133,10 +133,11 @@ class Description:
 
     def dense(self, view: Viewpoint, pairs: Pairs, cosine_BT: Array) -> Array:
         """float32 [B, D]; `cosine_BT` comes from `cosines`."""
+        demand_B = self.retrieval.demand(np.maximum(pairs.item_B, 0))
         columns = (
-            *self._item(pairs),
+            *self._item(pairs, demand_B),
             *self._user(view, pairs),
-            *self._links(view, pairs),
+            *self._links(view, pairs, demand_B),
             *self._own(view, pairs),
             *self._alike(view, pairs),
             *self._query(pairs),
@@ -148,12 +149,12 @@ class Description:
             row_B[:] = column_B
         return np.ascontiguousarray(np.clip(out_DB, -4.0, 4.0, out=out_DB).T)
 
-    def _item(self, pairs: Pairs) -> list[Array]:
+    def _item(self, pairs: Pairs, now_B: Array) -> list[Array]:
         shop, c = self.shop, self.shop.items.columns
         known_B, item_B = pairs.item_B >= 0, np.maximum(pairs.item_B, 0)
         shown_B, clicks_B, carts_B, bought_B = self._count(item_B, STEADY, pairs.time_B).T * known_B
         fast_B = self._count(item_B, FAST, pairs.time_B)[:, CLICKED] * known_B
-        demand_B = np.log1p(self.retrieval.demand(item_B) * known_B)
+        demand_B = np.log1p(now_B * known_B)
         log_price_B = np.where(known_B, c.log_price[item_B], np.nan)
         unpriced_B = np.isnan(log_price_B)
         means = shop.items.category_columns
@@ -202,11 +203,10 @@ class Description:
         )
         return list(of_U[:, pairs.row_B])
 
-    def _links(self, view: Viewpoint, pairs: Pairs) -> list[Array]:
+    def _links(self, view: Viewpoint, pairs: Pairs, demand_B: Array) -> list[Array]:
         items, row_B, item_B = self.shop.items, pairs.row_B, pairs.item_B
         total_B = view.covisits.to(row_B, np.maximum(item_B, 0)) * (item_B >= 0)
         of_all_U = view.covisits.totals(len(view.user_U))
-        demand_B = self.retrieval.demand(np.maximum(item_B, 0))
         last_U, before_U = view.history_UH[:, 0], view.history_UH[:, 1]
         linked = self.retrieval.linked
         return [
@@ -219,38 +219,46 @@ class Description:
         ]
 
     def _own(self, view: Viewpoint, pairs: Pairs) -> list[Array]:
-        """What the user has done with this very item."""
+        """What the user has done with this very item: nothing for most, so the others are looked at alone."""
         u, row_B, item_B = self.shop.users.columns, pairs.row_B, pairs.item_B
-        same_BH = (view.history_UH[row_B] == item_B[:, None]) & (item_B >= 0)[:, None]
-        own_B, place_B = same_BH.any(1), same_BH.argmax(1)
-        user_B = view.user_U[row_B]
-        kind_B = u.kind[user_B, place_B] * own_B
-        pause_B = np.maximum(pairs.time_B - u.time[user_B, place_B], 0) * own_B / MINUTE_MS
-        seen_B = (u.seen[user_B] == item_B[:, None]).any(1) & (item_B >= 0) & (user_B >= 0)
-        return [
-            own_B,
-            np.log1p((same_BH * u.times[user_B]).sum(1)),
-            own_B / (1.0 + place_B / 3.0),
-            kind_B == CARTED,
-            kind_B == BOUGHT,
-            np.log1p(pause_B) / 4,
-            seen_B,
-        ]
+        own_B = (view.own.to(row_B, np.maximum(item_B, 0)) > 0) & (item_B >= 0)
+        hit_M = np.flatnonzero(own_B)
+        row_M, user_M = row_B[hit_M], view.user_U[row_B[hit_M]]
+        same_MH = view.history_UH[row_M] == item_B[hit_M, None]
+        place_M = same_MH.argmax(1)
+        kind_M, time_M = u.kind[user_M, place_M], u.time[user_M, place_M]
+        of_hits = np.zeros((5, len(row_B)), np.float32)
+        of_hits[:, hit_M] = (
+            np.log1p((same_MH * u.times[user_M]).sum(1)),
+            1.0 / (1.0 + place_M / 3.0),
+            kind_M == CARTED,
+            kind_M == BOUGHT,
+            np.log1p(np.maximum(pairs.time_B[hit_M] - time_M, 0) / MINUTE_MS) / 4,
+        )
+        return [own_B, *of_hits, self._seen(view, pairs)]
+
+    def _seen(self, view: Viewpoint, pairs: Pairs) -> Array:
+        """Whether the item was among the last ones shown to the user."""
+        seen_US = self.shop.users.columns.seen.take(view.user_U, 0)
+        seen_US[view.user_U < 0] = -1
+        hit_SB = seen_US.T.take(pairs.row_B, 1) == pairs.item_B
+        return np.asarray(hit_SB.any(0) & (pairs.item_B >= 0))
 
     def _alike(self, view: Viewpoint, pairs: Pairs) -> list[Array]:
         """How alike the item is to the user's recent ones: category, brand, domain, price."""
         c, row_B = self.shop.items.columns, pairs.row_B
         known_B, item_B = pairs.item_B >= 0, np.maximum(pairs.item_B, 0)
         category_B = np.where(known_B, c.category[item_B], 0)
-        brand_B = np.where(known_B, c.brand[item_B], 0)
+        brand_B = np.where(known_B, c.brand[item_B], -1)
+        brand_B[brand_B == 0] = -1  # having no brand is not being alike
         brand_UH = np.where(view.history_UH >= 0, c.brand[view.history_UH], 0)
-        equal_BH = (brand_UH[row_B] == brand_B[:, None]) & (brand_B > 0)[:, None]
+        equal_HB = brand_UH.T.take(row_B, 1) == brand_B
         versus_B = self._price_versus_recent(view, row_B, item_B) * known_B
         return [
             (view.category_UH[:, 0][row_B] == category_B),
             self.retrieval.category_share(view, row_B, item_B) * known_B,
-            equal_BH[:, 0],
-            (equal_BH * view.near_UH[row_B]).sum(1),
+            equal_HB[0],
+            affinity.row_sums(equal_HB * view.near_UH.T.take(row_B, 1)),
             np.where(known_B, c.domain[item_B], 0) == pairs.domain_B,
             versus_B,
             np.abs(versus_B),
@@ -262,57 +270,62 @@ class Description:
         asked_B = query_B >= 0
         if not asked_B.any():
             return [np.zeros(len(query_B))] * 3
-        weight_BW = (
-            clicked.weight[query_B] * (asked_B * float(shop.link_fading.at(shop.now_ms)))[:, None]
-        )
-        match_BW = (clicked.slot[query_B] == pairs.item_B[:, None]) & (pairs.item_B >= 0)[:, None]
-        answers_B = (match_BW * weight_BW).sum(1)
-        return [asked_B, np.log1p(answers_B), 3 * answers_B / (weight_BW.sum(1) + 1.0)]
+        start_R, run_B = _runs(pairs)
+        query_R = query_B[start_R]
+        now_R = (query_R >= 0) * float(shop.link_fading.at(shop.now_ms))
+        total_R = (clicked.weight[query_R] * now_R[:, None]).sum(1)
+        answers_B = self.retrieval.linked(clicked, query_R, run_B, pairs.item_B)
+        return [asked_B, np.log1p(answers_B), 3 * answers_B / (total_R[run_B] + 1.0)]
 
     def _words(self, view: Viewpoint, pairs: Pairs) -> list[Array]:
         """What the user and the crowd make of the item's words, and which of them were just looked at."""
         shop, row_B = self.shop, pairs.row_B
-        known_B, item_B = pairs.item_B >= 0, np.maximum(pairs.item_B, 0)
-        token_BK = shop.items.columns.tokens[item_B] * known_B[:, None]
+        tokens, known_B = shop.items.columns.tokens, pairs.item_B >= 0
+        token_KB = np.ascontiguousarray(tokens.take(np.maximum(pairs.item_B, 0), 0).T) * known_B
         fade = float(shop.fadings[SLOW].at(shop.now_ms))
         usual = affinity.usual_rate(shop.crowd_2N, fade)
         taste_U2W = shop.users.columns.taste[view.user_U] * (view.user_U >= 0)[:, None, None]
-        own_BK = affinity.of_users(taste_U2W, fade, row_B, token_BK, usual)
-        crowd_BK = affinity.of_crowd(shop.crowd_2N, fade, token_BK)
+        own_KB = affinity.of_users(taste_U2W, fade, row_B, token_KB, usual)
+        crowd_KB = affinity.of_crowd(shop.crowd_2N, fade, token_KB)
         words = slice(0, affinity.WORDS)
-        token_KB = np.ascontiguousarray(token_BK.T)
         length_B = np.maximum((token_KB[words] > 0).sum(0), 1)
         recent_US = view.history_UH[:, :SESSION]
         pause_US = shop.now_ms - shop.users.columns.time[view.user_U, :SESSION]
         fresh_US = (recent_US >= 0) & (pause_US <= SESSION_MS)
-        seen_USK = shop.items.columns.tokens[np.maximum(recent_US, 0)] * fresh_US[:, :, None]
+        seen_USK = tokens.take(np.maximum(recent_US, 0), 0) * fresh_US[:, :, None]
         weight_S = 0.7 ** np.arange(SESSION)
         flat_UN = seen_USK[:, :, words].reshape(len(recent_US), -1)
-        seen_NB = np.ascontiguousarray(flat_UN[row_B].T)
+        seen_NB = np.ascontiguousarray(flat_UN.take(row_B, 0).T)
         weight_N = np.repeat(weight_S, affinity.WORDS) / 4
         session_B = affinity.shared(token_KB[words], seen_NB, weight_N)
         last_B = affinity.shared(token_KB[words], seen_NB[words], np.full(affinity.WORDS, 0.25))
         category_KB = token_KB[affinity.CATEGORY : affinity.CATEGORY + 1]
-        category_SB = np.ascontiguousarray(seen_USK[row_B, :, affinity.CATEGORY].T)
+        category_SB = np.ascontiguousarray(seen_USK[:, :, affinity.CATEGORY].take(row_B, 0).T)
         category_B = affinity.shared(category_KB, category_SB, weight_S)
-        query_BN = shop.queries.columns.words[pairs.query_B]
-        query_NB = np.ascontiguousarray(query_BN.T) * (pairs.query_B >= 0)
-        asked_B = np.maximum((query_NB > 0).sum(0), 1)
-        own_KB = np.ascontiguousarray(own_BK.T)
         return [
-            own_BK[:, words].sum(1) / length_B * 2,
+            affinity.row_sums(own_KB[words]) / length_B * 2,
             own_KB[words].max(0),
             own_KB[words].min(0),
-            own_BK[:, affinity.CATEGORY],
-            own_BK[:, affinity.BRAND],
-            crowd_BK[:, words].sum(1) / length_B * 2,
-            crowd_BK[:, affinity.CATEGORY],
-            crowd_BK[:, affinity.BRAND],
+            own_KB[affinity.CATEGORY],
+            own_KB[affinity.BRAND],
+            affinity.row_sums(crowd_KB[words]) / length_B * 2,
+            crowd_KB[affinity.CATEGORY],
+            crowd_KB[affinity.BRAND],
             last_B,
             session_B,
             category_B,
-            affinity.shared(token_KB[words], query_NB, np.ones(affinity.WORDS)) / asked_B,
+            self._words_asked(pairs, token_KB[words]),
         ]
+
+    def _words_asked(self, pairs: Pairs, token_KB: Array) -> Array:
+        """Share of the query's words that the item has."""
+        if not (pairs.query_B >= 0).any():
+            return np.zeros(len(pairs.query_B))
+        query_BN = self.shop.queries.columns.words.take(pairs.query_B, 0)
+        query_NB = np.ascontiguousarray(query_BN.T) * (pairs.query_B >= 0)
+        asked_B = np.maximum((query_NB > 0).sum(0), 1)
+        shared_B = affinity.shared(token_KB, query_NB, np.ones(affinity.WORDS))
+        return np.asarray(shared_B / asked_B)
 
     def _text(self, pairs: Pairs, cosine_BT: Array) -> list[Array]:
         """Cosines of the title with the user's tastes and with the query, doubled."""
@@ -328,24 +341,23 @@ class Description:
         if not self.shop.text_dim or not len(cosine_BT):
             return cosine_BT
         unit, asked = self.shop.items.columns.unit, self.shop.queries.columns.unit
-        row_B, query_B = pairs.row_B, pairs.query_B
-        new_B = np.ones(len(row_B), bool)
-        new_B[1:] = (row_B[1:] != row_B[:-1]) | (query_B[1:] != query_B[:-1])
-        start_R = np.flatnonzero(new_B)
-        row_R, query_R = row_B[start_R], query_B[start_R]
+        start_R, _ = _runs(pairs)
+        row_R, query_R = pairs.row_B[start_R], pairs.query_B[start_R]
         query_RE = asked[query_R] * (query_R >= 0)[:, None]
         sides_RTE = np.stack(
             [*(taste[row_R] for taste in view.tastes), query_RE, view.sought_UE[row_R]], 1
         )
         starts = start_R.tolist()
-        for start, stop, sides_TE in zip(starts, [*starts[1:], len(row_B)], sides_RTE, strict=True):
-            cosine_BT[start:stop] = unit[pairs.item_B[start:stop]] @ sides_TE.T
+        for start, stop, sides_TE in zip(
+            starts, [*starts[1:], len(cosine_BT)], sides_RTE, strict=True
+        ):
+            cosine_BT[start:stop] = unit.take(pairs.item_B[start:stop], 0) @ sides_TE.T
         cosine_BT[pairs.item_B < 0] = 0
         return cosine_BT
 
     def _count(self, item_B: Ints, speed: int, time_B: Ints) -> Array:
         """Faded counts of items at the rows' times, [B, KINDS]; refunds cannot make them negative."""
-        count_BK = self.shop.items.columns.count[item_B, :, speed]
+        count_BK = self.shop.items.columns.count.take(item_B, 0)[:, :, speed]
         return np.maximum(count_BK, 0.0) * self.shop.fadings[speed].at(time_B)[:, None]
 
     def _top_demand(self, domain_B: Ints) -> Array:
@@ -364,3 +376,11 @@ class Description:
         mean_U = np.where(there_UN, log_UN, 0.0).sum(1) / np.maximum(count_U, 1)
         versus_B = log_price[item_B] - mean_U[row_B]
         return np.where((count_U > 0)[row_B] & ~np.isnan(versus_B), versus_B, 0.0)
+
+
+def _runs(pairs: Pairs) -> tuple[Ints, Ints]:
+    """Runs of rows of one user and query: where each starts [R], and the run of every row [B]."""
+    row_B, query_B = pairs.row_B, pairs.query_B
+    new_B = np.ones(len(row_B), bool)
+    new_B[1:] = (row_B[1:] != row_B[:-1]) | (query_B[1:] != query_B[:-1])
+    return np.flatnonzero(new_B), new_B.cumsum() - 1

@@ -129,7 +129,7 @@ class Command:
         str  # erase_user, pause, resume, rollback, set_task_weight, add_task, retire_task, promote
     )
     issued_at: int
-    arguments: tuple[tuple[str, str | int | float | bool], ...] = ()
+    arguments: tuple[tuple[str, str | int | float | bool | tuple[str, ...]], ...] = ()
 
 
 UserEvent = (

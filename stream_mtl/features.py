@@ -13,7 +13,7 @@ and no drawn negative is like it. It gives no rows, else a model learns that the
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,21 +26,24 @@ from stream_mtl.config import Config
 from stream_mtl.description import DENSE, SPARSE, Description, Pairs
 from stream_mtl.events import Exposure, Outcome
 from stream_mtl.hashing import hash64, mix64
+from stream_mtl.label_join import RATED
+from stream_mtl.labels import Reading, readings
 from stream_mtl.retrieval import Candidates, Retrieval, Viewpoint
 from stream_mtl.shop import Shop
 from stream_mtl.shop.columns import Array, Ints
 from stream_mtl.snapshots import Snapshots
 from stream_mtl.state import State
+from stream_mtl.task_columns import logits
 
 ATTEMPTS = 8  # uniform draws a wanted negative, before fewer are taken
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Labelled rows of outcomes. `served_BT` belongs to `batch`; NaN where nothing was predicted."""
+    """Labelled rows of outcomes. `served_BC` belongs to `batch`; NaN where nothing was predicted."""
 
     batch: Batch
-    served_BT: Tensor
+    served_BC: Tensor
     corrections: (
         Batch  # rows whose label changed since it was emitted, only the changed labels known
     )
@@ -54,17 +57,29 @@ class Features:
         self.spec = Spec(
             SPARSE, DENSE, tuple(config.tasks), config.features.table_rows, shop.text_dim
         )
+        self.readings = readings(config.tasks)
+        self._rated = any(reading.source == "rating" for reading in self.readings)
+        self._featureless = replace(self.spec, sparse_fields=(), dense_fields=(), text_dim=0)
         self.description = Description(shop, retrieval, config.features.table_rows)
-        self.snapshots = Snapshots(self.spec)
+        self.snapshots = Snapshots(self.spec, logits(config.tasks))
+        self._retired: list[int] = []
         self._surface: dict[str, int] = {"": 0}
+        # a corrected funnel must know of a row whether it got to the step, which was said before
+        self._tell_known = any(task.correction != "none" for task in config.tasks.values())
         self._opened = np.zeros(0, np.int64)  # rows since the last `served`, in order
         empty_BT = np.zeros((0, len(config.tasks)))
         self._nothing = (self._opened, empty_BT.astype(np.float32), empty_BT > 0, self._opened > 0)
+
+    def retire(self, tasks: Sequence[str]) -> None:
+        """Labels of these tasks are unknown from now on."""
+        self._retired = [self.spec.tasks.index(name) for name in tasks]
 
     # ---- when something is shown
 
     def open(self, exposures: Sequence[Exposure]) -> Batch:
         """Rows of new exposures, from the shop as it is: call before their chunk's events count."""
+        if not self._rated:
+            exposures = [e for e in exposures if e.surface != RATED]
         if not exposures:
             return batches.empty(self.spec)
         shop = self.shop
@@ -72,64 +87,70 @@ class Features:
         row_of = {name: row for row, name in enumerate(names)}
         user_U = shop.user_slots(names)
         view = self.retrieval.view(user_U, domain_U=self._domains(exposures, names, user_U))
-        index = shop.items.slots.index
-        sampled = [e for e in exposures if e.needs_negatives and e.items[0].item_id in index]
+        slot_of = shop.items.slots.index
+        sampled = [e for e in exposures if e.needs_negatives and e.items[0].item_id in slot_of]
         drawn = self._draw(sampled, view, row_of)
-        rows_E, items, hashes, offsets, positions = [], [], [], [], []
+        items: list[int] = []
+        positions: list[int] = []
+        strange: dict[int, int] = {}  # row -> hash of an item that the shop does not know
+        offsets: list[tuple[int, Array]] = []
+        rows_E: list[int] = []
         for e in exposures:
-            ids = [shown.item_id for shown in e.items]
-            slots = shop.item_slots(ids).tolist()
-            codes = [
-                int(shop.items.slots.hashed[s]) if s >= 0 else hash64(i)
-                for s, i in zip(slots, ids, strict=True)
-            ]
-            extra, offset = drawn.get(
-                e.exposure_id, (np.zeros(0, np.int64), np.zeros(len(ids), np.float32))
-            )
-            items += [*slots, *extra.tolist()]
-            hashes += [*codes, *shop.items.slots.hashed[extra].tolist()]
-            offsets.append(offset)
-            places = (
-                []
-                if e.needs_negatives
-                else [min(max(s.position or 0, 0), self.spec.positions - 1) for s in e.items]
-            )
-            positions += places + [0] * (len(ids) + len(extra) - len(places))
-            rows_E.append(len(ids) + len(extra))
-        user_hash_E = [hash64(e.user_id) for e in exposures]
+            start = len(items)
+            slots = [slot_of.get(shown.item_id, -1) for shown in e.items]
+            if -1 in slots:
+                ids = enumerate(shown.item_id for shown in e.items)
+                strange |= {start + n: hash64(i) for n, i in ids if slots[n] < 0}
+            items += slots
+            if e.needs_negatives:
+                positions += [0] * len(slots)
+            else:
+                positions += [shown.position or 0 for shown in e.items]
+            if e.exposure_id in drawn:
+                extra, offset = drawn[e.exposure_id]
+                items += extra.tolist()
+                positions += [0] * len(extra)
+                offsets.append((start, offset))
+            rows_E.append(len(items) - start)
+        item_B = np.array(items, np.int64)
+        item_hash_B = shop.items.slots.hashed.take(item_B)
+        item_hash_B[list(strange)] = list(strange.values())
+        offset_B = np.zeros(len(items), np.float32)
+        for start, offset in offsets:
+            offset_B[start : start + len(offset)] = offset
         expand = np.repeat(np.arange(len(exposures)), rows_E)
         row_E = np.array([row_of[e.user_id] for e in exposures])
+        row_B = row_E[expand]
         time_E = np.array([e.time_ms for e in exposures], np.int64)
+        surface_E = np.array([self._surface_hash(e.surface) for e in exposures], np.int64)
         pairs = Pairs(
-            row_B=row_E[expand],
-            item_B=np.array(items, np.int64),
+            row_B=row_B,
+            item_B=item_B,
             query_B=self._queries(exposures, view.query_U[row_E])[expand],
             time_B=time_E[expand],
-            user_hash_B=np.array(user_hash_E, np.int64)[expand],
-            item_hash_B=np.array(hashes, np.int64),
+            user_hash_B=np.array([hash64(name) for name in names], np.int64)[row_B],
+            item_hash_B=item_hash_B,
             device_B=np.array([shop.devices.index.get(e.device, 0) for e in exposures])[expand],
             domain_B=shop.domain_codes([e.domain for e in exposures])[expand],
-            surface_B=np.array([self._surface_hash(e.surface) for e in exposures], np.int64)[
-                expand
-            ],
+            surface_B=surface_E[expand],
         )
         list_key_E = np.array([hash64(e.exposure_id) for e in exposures], np.int64)
-        user_key_E = np.array([hash64(e.user_id, "user") for e in exposures], np.int64)
+        user_key_U = np.array([hash64(name, "user") for name in names], np.int64)
         self._store(
             exposures,
             rows_E,
             view,
             pairs,
-            np.concatenate(offsets),
-            positions,
+            offset_B,
+            np.clip(positions, 0, self.spec.positions - 1),
             list_key_E[expand],
-            user_key_E[expand],
+            user_key_U[row_B],
         )
         return self._emit(self._opened[-len(items) :], *self._unlabelled(len(items)))
 
-    def served(self, prob_BT: Tensor) -> None:
+    def served(self, output_BC: Tensor) -> None:
         """What was predicted for all rows opened since the last call, one after the other."""
-        self.snapshots.columns.served[self._opened] = prob_BT.detach().cpu().numpy()
+        self.snapshots.columns.served[self._opened] = output_BC.detach().cpu().numpy()
         self._opened = np.zeros(0, np.int64)
 
     # ---- when labels are known
@@ -156,15 +177,42 @@ class Features:
         slots = [self.snapshots.rows[o.exposure_id] for o in outcomes]
         rows_O = [len(row_R) for row_R in slots]
         row_B = np.concatenate(slots)
-        label_BT = _labels(outcomes, self.spec.tasks, rows_O)
+        label_BT = self._read(outcomes, rows_O)
         mends_B = np.repeat([o.correction for o in outcomes], rows_O)
         mask_BT = ~np.isnan(label_BT) & c.listable[row_B, None]
+        if self._retired:
+            mask_BT[:, self._retired] = False
         # a correction is news only where it says something else than before
         mask_BT &= ~mends_B[:, None] | ~c.known[row_B] | (c.label[row_B] != label_BT)
-        label_BT = np.where(mask_BT, label_BT, 0.0).astype(np.float32)
+        old_BT = np.where(c.known[row_B], c.label[row_B], 0.0) if self._tell_known else 0.0
+        label_BT = np.where(mask_BT, label_BT, old_BT).astype(np.float32)
         c.label[row_B] = np.where(mask_BT, label_BT, c.label[row_B])
         c.known[row_B] |= mask_BT
         return row_B, label_BT, mask_BT, mends_B
+
+    def _read(self, outcomes: Sequence[Outcome], rows_O: Sequence[int]) -> Array:
+        """float32 [B, T], NaN where nothing is said."""
+        columns = [
+            self._profile(reading.attribute, outcomes, rows_O)
+            if reading.attribute
+            else reading.labels(_said(reading, outcomes, rows_O))
+            for reading in self.readings
+        ]
+        return np.stack(columns, 1)
+
+    def _profile(self, attribute: str, outcomes: Sequence[Outcome], rows_O: Sequence[int]) -> Array:
+        """Class numbers of what the users said, on the first row of each exposure with a click label.
+
+        One row an exposure: what is learned of a user must not depend on how long the lists are.
+        """
+        slot_O = self.shop.user_slots([o.user_id for o in outcomes])
+        class_O = self.shop.profiles.classes(slot_O, attribute)
+        fresh_O = [not o.correction and "click" in o.labels for o in outcomes]
+        label_B = np.full(sum(rows_O), np.nan, np.float32)
+        first_O = np.cumsum(rows_O) - rows_O
+        known_O = (class_O >= 0) & fresh_O
+        label_B[first_O[known_O]] = class_O[known_O]
+        return label_B
 
     # ---- when lists are made
 
@@ -191,21 +239,14 @@ class Features:
         )
         title_BE, query_BE = self._text(pairs.item_B, pairs.query_B)
         cosine_BT = self.description.cosines(view, pairs)
-        rows = batches.empty(self.spec, len(row_B))
-        return Batch(
+        return replace(
+            batches.empty(self._featureless, len(row_B)),
             sparse_BF=torch.from_numpy(self.description.sparse(pairs)),
             dense_BD=torch.from_numpy(self.description.dense(view, pairs, cosine_BT)),
             title_BE=torch.from_numpy(title_BE),
             query_BE=torch.from_numpy(query_BE),
-            position_B=rows.position_B,
             prior_B=torch.from_numpy(candidates.prior_UC[row_B, place_B]),
-            offset_B=rows.offset_B,
-            label_BT=rows.label_BT,
-            mask_BT=rows.mask_BT,
-            weight_B=rows.weight_B,
-            row_key_B=rows.row_key_B,
             list_key_B=torch.from_numpy(row_B.astype(np.int64)),
-            user_key_B=rows.user_key_B,
             time_B=torch.from_numpy(pairs.time_B),
             domain_B=torch.from_numpy(pairs.domain_B),
         )
@@ -231,7 +272,7 @@ class Features:
         view: Viewpoint,
         pairs: Pairs,
         offset_B: Array,
-        positions: Sequence[int],
+        position_B: Ints,
         list_key_B: Ints,
         user_key_B: Ints,
     ) -> None:
@@ -247,7 +288,7 @@ class Features:
         c.sparse[row_B] = self.description.sparse(pairs)
         cosine_BT = self.description.cosines(view, pairs)
         c.dense[row_B] = self.description.dense(view, pairs, cosine_BT)
-        c.position[row_B] = positions
+        c.position[row_B] = position_B
         sought_B = cosine_BT[:, 4] if shop.text_dim else None
         c.prior[row_B] = self.retrieval.prior(view, pairs.row_B, pairs.item_B, sought_B)
         c.offset[row_B] = offset_B
@@ -279,11 +320,10 @@ class Features:
         if not self.shop.text_dim:
             nothing = np.zeros((len(item_B), 0), np.float16)
             return nothing, nothing
-        title_BE = self.shop.items.columns.vector[item_B]
-        query_BE = self.shop.queries.columns.vector[query_B]
-        title_BE[item_B < 0] = 0
-        query_BE[query_B < 0] = 0
-        return title_BE, query_BE
+        return (
+            _rows_or_zero(self.shop.items.columns.vector, item_B),
+            _rows_or_zero(self.shop.queries.columns.vector, query_B),
+        )
 
     def _unlabelled(self, rows: int) -> tuple[Array, Array]:
         tasks = len(self.spec.tasks)
@@ -372,16 +412,23 @@ def _runs(outcomes: Sequence[Outcome], known: Mapping[str, Ints]) -> Iterator[li
         yield list(run.values())
 
 
-def _labels(outcomes: Sequence[Outcome], tasks: Sequence[str], rows_O: Sequence[int]) -> Array:
-    """float32 [B, T], NaN where nothing is said; drawn negatives (rows beyond an outcome's items) get 0."""
-    columns = []
-    for task in tasks:
-        column: list[float | None] = []
-        for outcome, rows in zip(outcomes, rows_O, strict=True):
-            values = outcome.labels.get(task, ())
-            column += values
-            if missing := rows - len(values):
-                said = any(value is not None for value in values)
-                column += [0.0 if said else np.nan] * missing
-        columns.append(np.array(column, np.float32))
-    return np.stack(columns, 1)
+def _rows_or_zero(vector_NE: Array, slot_B: Array) -> Array:
+    """Rows [B, E] of slots, zeros for slot -1."""
+    vector_BE = vector_NE.take(slot_B, 0)  # for rows twice as fast as indexing
+    vector_BE[np.flatnonzero(slot_B < 0)] = 0
+    return vector_BE
+
+
+def _said(reading: Reading, outcomes: Sequence[Outcome], rows_O: Sequence[int]) -> Array:
+    """float32 [B], NaN where nothing is said; of drawn negatives (rows beyond an outcome's items) as well."""
+    column: list[float | None] = []
+    for outcome, rows in zip(outcomes, rows_O, strict=True):
+        values = outcome.labels.get(reading.source)
+        if values is None:  # the most: each outcome says something of one task or two
+            column += [np.nan] * rows
+            continue
+        column += values
+        if missing := rows - len(values):
+            said = reading.of_drawn and any(value is not None for value in values)
+            column += [0.0 if said else np.nan] * missing
+    return np.array(column, np.float32)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 NEVER = 2**62  # a time that no watermark reaches
-TOUCH, PURCHASE, REFUND = 0, 1, 2  # also the order of touches that carry the same time
+TOUCH, CART, PURCHASE, REFUND = range(4)  # also the order of touches that carry the same time
 CLICK_OPEN, PURCHASE_OPEN, LATE_OPEN = 0, 1, 2  # which window of an exposure closes next
 
 
@@ -33,6 +33,7 @@ class Touch(NamedTuple):
     query: str
     device: str
     position: int | None
+    said: tuple[tuple[str, float], ...] = ()  # labels beside click and purchase: (source, value)
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +52,9 @@ class Open:
     clicked: list[int] = field(default_factory=list)  # click label is 1
     touched: dict[int, int] = field(default_factory=dict)  # index -> time of the last touch
     orders: dict[int, list[str]] = field(default_factory=dict)  # index -> orders not refunded
+    said: dict[str, dict[int, float]] = field(
+        default_factory=dict
+    )  # source -> index -> largest value
 
     def to_json(self) -> list[Any]:
         return [
@@ -66,12 +70,13 @@ class Open:
             list(self.clicked),
             [list(pair) for pair in self.touched.items()],
             [[index, list(orders)] for index, orders in self.orders.items()],
+            [[source, [list(pair) for pair in one.items()]] for source, one in self.said.items()],
         ]
 
     @classmethod
     def from_json(cls, value: list[Any]) -> Open:
         identity, time_ms, request, items, search, due, provisional, phase, revision = value[:9]
-        clicked, touched, orders = value[9:]
+        clicked, touched, orders, said = value[9:]
         return cls(
             identity,
             time_ms,
@@ -85,6 +90,7 @@ class Open:
             list(clicked),
             dict(touched),
             {index: list(ids) for index, ids in orders},
+            {source: dict(pairs) for source, pairs in said},
         )
 
 
@@ -124,7 +130,7 @@ class UserJoin:
         return cls(
             user_id,
             exposures,
-            [Touch(*v) for v in pending],
+            [Touch(*v)._replace(said=tuple((source, x) for source, x in v[-1])) for v in pending],
             dict(seen),
             newest,
             timer,

@@ -15,6 +15,7 @@ from stream_mtl.batch import Batch, concat
 from stream_mtl.memory.base import Sample
 from stream_mtl.rehearsal.base import Draw
 from stream_mtl.tasks.base import TaskKind
+from stream_mtl.tasks.funnel import Funnel
 
 _CLAMP = 10.0  # as in the memory: beyond it a logit says no more than "certain"
 
@@ -79,6 +80,8 @@ def task_losses(
             batch.list_key_B,
             batch.offset_B != 0,
         )
+        if isinstance(kind, Funnel) and kind.corrects:
+            loss_B = loss_B + _correction(rows, shifted_BC, kind)
         losses.append((loss_B * rows.share_BT[:, task]).sum())
     loss_T = torch.stack(losses) / spread_T
     start = rows.fresh
@@ -94,6 +97,20 @@ def task_losses(
             loss_T = loss_T + distance * torch.eye(len(kinds), device=loss_T.device)[one.task]
         start = stop
     return loss_T
+
+
+def _correction(rows: JointRows, logit_BC: Tensor, kind: Funnel) -> Tensor:
+    """Of fresh rows: whether a remembered one got to the step is not remembered."""
+    task, before = kind.tasks[:2]
+    fresh = rows.batch.rows(0, rows.fresh)
+    loss_B = logit_BC.new_zeros(len(logit_BC))
+    loss_B[: rows.fresh] = kind.correction(
+        logit_BC[: rows.fresh],
+        fresh.label_BT[:, task],
+        fresh.mask_BT[:, task],
+        fresh.label_BT[:, before],
+    )
+    return loss_B
 
 
 def active_tasks(rows: JointRows) -> Tensor:

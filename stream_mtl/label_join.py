@@ -40,13 +40,15 @@ from stream_mtl.events import (
     Outcome,
     Purchase,
     Refund,
+    Review,
     Search,
     Shown,
     UserEvent,
     View,
 )
-from stream_mtl.join_state import NEVER, PURCHASE, REFUND, TOUCH, Open, Touch, UserJoin
+from stream_mtl.join_state import CART, NEVER, PURCHASE, REFUND, TOUCH, Open, Touch, UserJoin
 
+RATED = "review"  # surface of an exposure that a rating made
 MAX_SEEN = 2_000  # event ids remembered a user; the first to come leaves first
 MAX_PENDING = 1_000  # touches waiting a user; the oldest takes effect early
 
@@ -62,6 +64,7 @@ class Emitted(NamedTuple):
 
 _SHOWING: Final = (Impression, Search)
 _TOUCHING: Final = (Click, View, AddToCart, Purchase, Refund)
+_CARTED: Final = (("cart", 1.0),)
 _NOTHING = Emitted()
 _DUPLICATE = Emitted(duplicate=True)
 
@@ -82,6 +85,9 @@ def on_event(state: UserJoin | None, event: UserEvent, config: Join) -> tuple[Us
         out = Emitting(event.user_id)
         if not _touch(state, event, config, out):
             return state, _DUPLICATE
+    elif isinstance(event, Review) and event.rating is not None:
+        out = Emitting(event.user_id)
+        _rate(event, out)
     timers = _timers(state, config)
     if out is None:
         return state, Emitted(timers=timers) if timers else _NOTHING
@@ -170,19 +176,22 @@ def _touch(
     """Let the touch wait for its time; False when it opened an exposure before and came again."""
     request, order, surface, query, position = "", "", "", "", None
     kind = TOUCH
+    said: tuple[tuple[str, float], ...] = ()
     if isinstance(event, Click):
         request, surface, query, position = (
             event.request_id, event.surface, event.query, event.position,
         )  # fmt: skip
     elif isinstance(event, View):
-        surface = event.surface
+        surface, said = event.surface, _seen(event)
+    elif isinstance(event, AddToCart):
+        kind, said = CART, _CARTED
     elif isinstance(event, Purchase):
         kind, request, order = PURCHASE, event.request_id, event.order_id
     elif isinstance(event, Refund):
         kind, order = REFUND, event.order_id
     touch = Touch(
         event.time_ms, kind, event.event_id, event.item_id, request, order, False,
-        event.domain, surface, query, event.device, position,
+        event.domain, surface, query, event.device, position, said,
     )  # fmt: skip
     if kind != REFUND and find(state, touch, config, settled=False) is None:
         if touch.event_id in state.by_id:
@@ -194,6 +203,36 @@ def _touch(
     if len(state.pending) > MAX_PENDING:
         apply(state, state.pending.pop(0), config, out)
     return True
+
+
+def _seen(event: View) -> tuple[tuple[str, float], ...]:
+    values = (("dwell_ms", event.dwell_ms), ("completion", event.completion_ratio))
+    return tuple((source, float(value)) for source, value in values if value is not None)
+
+
+def _rate(event: Review, out: Emitting) -> None:
+    """A rating is an example of its own, as of when it is given: one item, its label known at once."""
+    out.exposures.append(
+        Exposure(
+            exposure_id=event.event_id,
+            user_id=event.user_id,
+            time_ms=event.time_ms,
+            items=(Shown(item_id=event.item_id),),
+            domain=event.domain,
+            surface=RATED,
+            device=event.device,
+        )
+    )
+    out.outcomes.append(
+        Outcome(
+            exposure_id=event.event_id,
+            user_id=event.user_id,
+            revision=1,
+            time_ms=event.time_ms,
+            labels={"rating": (event.rating,)},
+            closed=True,
+        )
+    )
 
 
 def _timers(state: UserJoin, config: Join) -> tuple[int, ...]:
@@ -234,7 +273,17 @@ class LabelJoin:
         self._timers: list[tuple[int, str]] = []
         self._watermark = 0
         self.counts = dict.fromkeys(
-            ("impression", "search", "click", "withdrawn", "corrections", "duplicates", "late"), 0
+            (
+                "impression",
+                "search",
+                "click",
+                "review",
+                "withdrawn",
+                "corrections",
+                "duplicates",
+                "late",
+            ),
+            0,
         )
 
     def __len__(self) -> int:
@@ -325,4 +374,6 @@ class LabelJoin:
 def _path(event: UserEvent) -> str:
     if isinstance(event, Impression):
         return "impression"
+    if isinstance(event, Review):
+        return "review"
     return "search" if isinstance(event, Search) else "click"

@@ -7,7 +7,8 @@ W logits of one head.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,8 @@ from torch.nn import functional as F
 
 from stream_mtl import config
 from stream_mtl.batch import Batch, Spec
+from stream_mtl.interactions import CrossLayers, DomainGates
+from stream_mtl.linear import linear
 from stream_mtl.tasks.base import TaskKind
 
 # A place is worth about one in log-odds, but AdamW moves a number by no more than its rate a step.
@@ -23,19 +26,44 @@ _POSITION_UNIT = 10.0
 _DENSE_LIMIT = 10.0  # features arrive roughly standardised; one wild price must not drown a row
 
 
-def linear(inputs: int, outputs: int, generator: Generator, bias: bool = True) -> nn.Linear:
-    """A linear layer drawn from `generator` (torch's default law, without its global generator)."""
-    layer = nn.Linear(inputs, outputs, bias=bias, device="meta").to_empty(device="cpu")
-    bound = 1 / math.sqrt(max(inputs, 1))
-    with torch.no_grad():
-        layer.weight.uniform_(-bound, bound, generator=generator)
-        if bias:
-            layer.bias.zero_()
-    return layer
+class Dropout(nn.Module):
+    """Zeroes a part of what it is given, and scales the rest up, while `generator` is set: in a step, never at serving."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.generator: Generator | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.generator is None or not self.rate:
+            return x
+        # drawn on the CPU, so that every device drops the same
+        keep = torch.rand(x.shape, generator=self.generator) >= self.rate
+        return x * keep.to(x.device) / (1 - self.rate)
+
+
+def droppers(model: object) -> list[Dropout]:
+    """The layers of a model that drop anything."""
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    return [m for m in modules if isinstance(m, Dropout) and m.rate]
+
+
+@contextmanager
+def dropping(layers: Sequence[Dropout], seed: int) -> Iterator[None]:
+    """Inside, these layers drop, with random numbers that `seed` alone decides."""
+    generator = Generator().manual_seed(seed)
+    for layer in layers:
+        layer.generator = generator
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.generator = None
 
 
 class InputLayer(nn.Module):
-    """Embeddings, clamped dense features, projections of title and query and their product."""
+    """Embeddings, clamped dense features, projections of title and query and their product; then, where the
+    settings say so, cross layers over them, and gates of the domain."""
 
     def __init__(self, spec: Spec, model: config.Model, generator: Generator) -> None:
         super().__init__()
@@ -50,6 +78,11 @@ class InputLayer(nn.Module):
                 self.title.weight *= math.sqrt(spec.text_dim)
                 self.query.weight.copy_(self.title.weight)
             self.width += 3 * model.text_dim
+        self.cross = self.gates = None
+        if "dcn" in model.interactions:
+            self.cross = CrossLayers(self.width, model.cross_layers, model.cross_rank, generator)
+        if model.domain_gates:
+            self.gates = DomainGates(self.width, model.tower, generator)
 
     def forward(self, embedding_BFH: Tensor, batch: Batch) -> Tensor:
         parts = [embedding_BFH.flatten(1), batch.dense_BD.clamp(-_DENSE_LIMIT, _DENSE_LIMIT)]
@@ -60,7 +93,10 @@ class InputLayer(nn.Module):
                 self.query(batch.query_BE.float()),
             )
             parts += [title_BP, query_BP, title_BP * query_BP]
-        return torch.cat(parts, 1)
+        x_BX = torch.cat(parts, 1)
+        if self.gates is not None:
+            x_BX = self.gates(x_BX, batch)
+        return x_BX if self.cross is None else self.cross(x_BX)
 
 
 class Head(nn.Module):
@@ -73,9 +109,16 @@ class Head(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, tower: int, positions: int, kind: TaskKind, generator: Generator
+        self,
+        inputs: int,
+        tower: int,
+        positions: int,
+        kind: TaskKind,
+        generator: Generator,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.dropout = Dropout(dropout)
         self.hidden = linear(inputs, tower, generator)
         self.out = nn.Linear(tower, kind.width)
         nn.init.zeros_(self.out.weight)
@@ -86,7 +129,8 @@ class Head(nn.Module):
             self.position_bias = nn.Parameter(torch.zeros(positions))
 
     def forward(self, shared_BH: Tensor, batch: Batch) -> Tensor:
-        logit_BW: Tensor = self.out(F.silu(self.hidden(shared_BH)))
+        hidden_BT = F.silu(self.hidden(self.dropout(shared_BH)))
+        logit_BW: Tensor = self.out(self.dropout(hidden_BT))
         if not self.has_prior:
             return logit_BW
         place_B = batch.position_B.clamp(
@@ -110,7 +154,10 @@ class Parts:
         return InputLayer(self.spec, self.settings, self.generator)
 
     def heads(self, width: int) -> list[Head]:
-        return [
-            Head(width, self.settings.tower, self.spec.positions, kind, self.generator)
-            for kind in self.kinds
-        ]
+        return [self.head(width, kind) for kind in self.kinds]
+
+    def head(self, width: int, kind: TaskKind) -> Head:
+        settings = self.settings
+        return Head(
+            width, settings.tower, self.spec.positions, kind, self.generator, settings.dropout
+        )

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -25,9 +26,12 @@ from stream_mtl.base_rates import BaseRates, LabelSums
 from stream_mtl.batch import Batch, Spec
 from stream_mtl.config import Config
 from stream_mtl.errors import ConfigError, NumericError, StateError
+from stream_mtl.growth import Growth
 from stream_mtl.hashing import hash64
+from stream_mtl.health import health
 from stream_mtl.joint_loss import JointRows, Rehearsed, active_tasks, join_rows, task_losses
-from stream_mtl.layers import Parts
+from stream_mtl.layers import Parts, droppers, dropping
+from stream_mtl.lookup import lookup
 from stream_mtl.memory import MEMORIES
 from stream_mtl.memory.base import Held, Memory
 from stream_mtl.models import MODELS
@@ -35,7 +39,9 @@ from stream_mtl.optim import DenseOptimizer, TableOptimizer, clip_, copy_tensors
 from stream_mtl.rehearsal import REHEARSALS
 from stream_mtl.state import State, misfits, nest, unnest
 from stream_mtl.task_columns import task_kinds
+from stream_mtl.tasks.base import TaskKind
 from stream_mtl.trust import Trust
+from stream_mtl.wiring import wired
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +85,8 @@ class Learner:
         self._kinds = task_kinds(spec, config)
         generator = Generator().manual_seed(hash64(f"weights/{config.seed}"))
         parts = Parts(spec, config.model, self._kinds, generator)
-        self._model = entry("model.name", config.model.name, MODELS)(parts)
+        self._model = wired(entry("model.name", config.model.name, MODELS)(parts), parts)
+        self._lookup, self._droppers = lookup(spec, config.model), droppers(self._model)
         if isinstance(self._model, nn.Module):
             self._model.to(device)
         table_RH = torch.empty(spec.table_rows, config.model.embedding_dim)
@@ -88,6 +95,7 @@ class Learner:
         self._named = list(self._model.named_parameters())
         self._parameters = [parameter for _, parameter in self._named]
         self._average = AveragedModel(self._model, config.learner.average)
+        self._growth = Growth(spec.tasks, self._model, self._average.served)
         self._dense = DenseOptimizer(self._named, config.optimizer)
         self._table = TableOptimizer(self._table_RH, config.optimizer)
         weight_T = torch.tensor([config.tasks[name].weight for name in spec.tasks])
@@ -99,15 +107,20 @@ class Learner:
         self._rates = BaseRates(self._kinds, device)
         self._trust = Trust(self._kinds, device)
         self._rehearsal = entry("rehearsal.loss", config.rehearsal.loss, REHEARSALS)
-        new_memory = entry("memory.policy", config.memory.policy, MEMORIES)
-        self._memories: list[Memory] = [
-            new_memory(
-                Held(spec, name, kind.columns, kind.whole_lists, config.seed, device),
-                config.memory.rows,
-            )
-            for name, kind in zip(spec.tasks, self._kinds, strict=True)
-        ]
+        self._memories = [self._new_memory(task) for task in range(len(spec.tasks))]
         self._version = self._skipped = self._skipped_in_a_row = 0
+
+    def _new_memory(self, task: int) -> Memory:
+        settings, kind = self._config.memory, self._kinds[task]
+        held = Held(
+            self._spec,
+            self._spec.tasks[task],
+            kind.columns,
+            kind.whole_lists,
+            self._config.seed,
+            self._device,
+        )
+        return entry("memory.policy", settings.policy, MEMORIES)(held, settings.rows)
 
     @property
     def version(self) -> int:
@@ -118,6 +131,25 @@ class Learner:
     def skipped(self) -> int:
         """Steps that were refused because a loss or gradient was not finite."""
         return self._skipped
+
+    @property
+    def conditional(self) -> dict[str, int]:
+        """Scores beside those of the tasks: of each funnel step given the one before, and its column."""
+        return {
+            f"{name}_given_{self._config.tasks[name].after}": kind.columns[0]
+            for name, kind in zip(self._spec.tasks, self._kinds, strict=True)
+            if len(kind.tasks) > 1
+        }
+
+    @property
+    def kinds(self) -> Sequence[TaskKind]:
+        return self._kinds
+
+    @property
+    def columns(self) -> list[slice]:
+        """Of every task, its columns in `Prediction.output_BC`."""
+        starts = [kind.columns[0] for kind in self._kinds]
+        return [slice(s, s + kind.width) for s, kind in zip(starts, self._kinds, strict=True)]
 
     def memory_rows(self) -> dict[str, int]:
         return {
@@ -142,7 +174,10 @@ class Learner:
             for start in range(0, len(batch), _PREDICT_ROWS)
         ] or [batch]
         logit_BC = torch.cat(
-            [self._average.served(F.embedding(p.sparse_BF, self._table_RH), p) for p in pieces]
+            [
+                self._average.served(F.embedding(self._lookup(p.sparse_BF), self._table_RH), p)
+                for p in pieces
+            ]
         )
         if ranking:
             logit_BC = self._trust.serve(logit_BC, batch)
@@ -150,13 +185,16 @@ class Learner:
         output_BC = prob_BT
         if logit_BC.shape != prob_BT.shape:
             output_BC = torch.cat([kind.outputs(logit_BC) for kind in self._kinds], 1)
-        names = self._spec.tasks
-        extra = {
-            f"{name}_given_{self._config.tasks[name].after}": logit_BC[:, kind.columns[0]].sigmoid()
-            for name, kind in zip(names, self._kinds, strict=True)
-            if len(kind.tasks) > 1
-        }
+        extra = {name: logit_BC[:, column].sigmoid() for name, column in self.conditional.items()}
         return Prediction(prob_BT, logit_BC, output_BC, extra)
+
+    @torch.inference_mode()
+    def health(self, batch: Batch) -> dict[str, float]:
+        """How the learning model's experts and gates are, on these rows (`health`); changes nothing."""
+        batch = self._here(batch)
+        return health(
+            self._model, F.embedding(self._lookup(batch.sparse_BF), self._table_RH), batch
+        )
 
     # --- learning -------------------------------------------------------------------------------
 
@@ -173,9 +211,11 @@ class Learner:
             return StepReport(self._version, {}, {}, 0.0, False, 0, 0, "")
         fresh = self._here(fresh)
         rows = join_rows(fresh, self._draw(len(fresh)))
-        row_U, inverse_BF = torch.unique(rows.batch.sparse_BF, return_inverse=True)
+        row_BL = self._lookup(rows.batch.sparse_BF)
+        row_U, inverse_BL = torch.unique(row_BL, return_inverse=True)
         touched_UH = self._table_RH.index_select(0, row_U).requires_grad_()
-        forward = self._backward.forward(touched_UH, inverse_BF, rows.batch, self._version)
+        with self._dropping():
+            forward = self._backward.forward(touched_UH, inverse_BL, rows.batch, self._version)
         sums = self._rates.updated(fresh.label_BT, fresh.mask_BT)
         spread_T = self._spread(sums)
         loss_T = task_losses(rows, forward.logit_BC, self._kinds, spread_T)
@@ -192,7 +232,7 @@ class Learner:
         self._dense.step(found.dense, self._version)
         moved_UH = self._table.step(row_U, found.touched_UH)
         self._rates.commit(sums)
-        again = partial(self._losses, rows, inverse_BF, moved_UH, spread_T)
+        again = partial(self._losses, rows, inverse_BL, moved_UH, spread_T)
         self._backward.learn(seen, found, again)
         self._version, self._skipped_in_a_row = self._version + 1, 0
         self._average.update(self._version, [g is not None for g in found.dense])
@@ -213,12 +253,41 @@ class Learner:
         """Removes a user's rows from all memories; returns how many were held."""
         return sum(memory.erase(user_key) for memory in self._memories)
 
+    def forget(self, task: str) -> None:
+        """Empties the memory of a task that is retired."""
+        place = self._spec.tasks.index(task)
+        self._memories[place] = self._new_memory(place)
+
+    # --- growth ---------------------------------------------------------------------------------
+
+    def grow(self, task: str) -> bool:
+        """One more private expert for a task; False where it has all that it may. No prediction changes at once.
+
+        A decision of the fold: who calls records it. Raises ConfigError for a model that cannot grow.
+        """
+        begun = self._growth.grow(task, hash64(f"grow/{self._config.seed}/{self._version}/{task}"))
+        self._dense.forget(begun)
+        return bool(begun)
+
+    @torch.no_grad()
+    def merge_idle(self, batch: Batch, below: float = 0.01) -> list[str]:
+        """Gives up grown experts that add less than `below` to an activation on these rows; tells whose (`task/slot`).
+
+        A decision of the fold, as `grow` is.
+        """
+        if not self._growth:
+            return []
+        batch = self._here(batch)
+        looked_up = F.embedding(self._lookup(batch.sparse_BF), self._table_RH)
+        return self._growth.merge_idle(self._model.shared(looked_up, batch)[0], below)
+
     # --- state ----------------------------------------------------------------------------------
 
     def state(self) -> State:
         state: State = {
             **nest("model", {name: p.detach() for name, p in self._named}),
             **nest("average", self._average.state()),
+            **nest("growth", self._growth.state()),
             "table_RH": self._table_RH,
             **nest("dense", self._dense.state()),
             **nest("table", self._table.state()),
@@ -244,6 +313,7 @@ class Learner:
             )
         copy_tensors({name: p for name, p in self._named}, unnest("model", state), "model")
         self._average.restore(unnest("average", state))
+        self._growth.restore(unnest("growth", state))
         self._table_RH.copy_(state["table_RH"])
         self._dense.restore(unnest("dense", state))
         self._table.restore(unnest("table", state))
@@ -286,12 +356,17 @@ class Learner:
         active_T, rows_T = active_tasks(rows), rows.batch.mask_BT.sum(0)
         return Seen(loss_T.detach().cpu(), active_T.cpu(), rows_T.cpu(), self._version)
 
+    def _dropping(self) -> AbstractContextManager[None]:
+        """Dropout for this step; outside of it nothing is dropped."""
+        return dropping(self._droppers, hash64(f"dropout/{self._config.seed}/{self._version}"))
+
     @torch.no_grad()
     def _losses(
-        self, rows: JointRows, inverse_BF: Tensor, row_UH: Tensor, spread_T: Tensor
+        self, rows: JointRows, inverse_BL: Tensor, row_UH: Tensor, spread_T: Tensor
     ) -> Tensor:
         """Of these rows, with the model as it is now."""
-        logit_BC = self._backward.forward(row_UH, inverse_BF, rows.batch).logit_BC
+        with self._dropping():  # the same units: what is compared is the step, not the draw
+            logit_BC = self._backward.forward(row_UH, inverse_BL, rows.batch).logit_BC
         return task_losses(rows, logit_BC, self._kinds, spread_T)
 
     def _refuse(self, fresh: int, rows: JointRows) -> StepReport:

@@ -106,6 +106,7 @@ METRICS: dict[str, Declared] = {
     ),
     "calibration_ratio": _gauge("Predicted over actual positives", "task"),
     "forgetting": _gauge("Best so far minus now on frozen probes", "task"),
+    "drift_alarms": _counter("Times a task's quality changed", "task"),
     # output
     "scores_published": _counter("Score records committed"),
     "score_staleness_seconds": _histogram("Commit minus the cut's newest event time", _STALE),

@@ -36,8 +36,8 @@ class TableOptimizer:
         gradient_UH = gradient_UH.masked_fill((row_U == 0).unsqueeze(1), 0.0)
         step_UH = gradient_UH * self._lr
         if len(self.accumulator_R):
-            sum_U = self.accumulator_R[row_U] + gradient_UH.square().mean(1)
-            self.accumulator_R[row_U] = sum_U
+            sum_U = self.accumulator_R.index_select(0, row_U) + gradient_UH.square().mean(1)
+            self.accumulator_R.index_copy_(0, row_U, sum_U)
             step_UH = step_UH / (sum_U.sqrt() + _EPS).unsqueeze(1)
         moved_UH = self._table_RH.index_select(0, row_U) - step_UH
         self._table_RH.index_copy_(0, row_U, moved_UH)
@@ -64,9 +64,11 @@ class DenseOptimizer:
         self._settings = settings
         self._moments: list[tuple[Tensor, Tensor, Tensor]] = []  # step, exp_avg, exp_avg_sq
         if settings.dense == "adamw":
+            # one tensor for all counts: to count up is one addition, not one a parameter
+            self._steps_P = torch.zeros(len(self._named), device=self._named[0][1].device)
             self._moments = [
-                (torch.zeros((), device=p.device), torch.zeros_like(p), torch.zeros_like(p))
-                for _, p in self._named
+                (step, torch.zeros_like(p), torch.zeros_like(p))
+                for (_, p), step in zip(self._named, self._steps_P, strict=True)
             ]
 
     @torch.no_grad()
@@ -79,6 +81,13 @@ class DenseOptimizer:
             self._sgd(parameters, given, self.rate(steps))
         elif moving:
             self._adamw(parameters, given, [self._moments[i] for i in moving], self.rate(steps))
+
+    def forget(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Start the moments of these parameters afresh: what they belong to is new."""
+        ids = {id(p) for p in parameters}
+        for (_, parameter), moments in zip(self._named, self._moments, strict=False):
+            if id(parameter) in ids:
+                torch._foreach_zero_(list(moments))
 
     def rate(self, steps: int) -> float:
         """From `first_lr` down to `dense_lr`, the difference halved every `lr_half_life` steps.
@@ -98,7 +107,10 @@ class DenseOptimizer:
         rate: float,
     ) -> None:
         steps, means, squares = (list(part) for part in zip(*moments, strict=True))
-        torch._foreach_add_(steps, 1.0)
+        if len(steps) == len(self._moments):
+            self._steps_P.add_(1.0)
+        else:
+            torch._foreach_add_(steps, 1.0)
         torch._fused_adamw_(
             parameters,
             gradients,

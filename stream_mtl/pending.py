@@ -46,16 +46,25 @@ class Pending:
         """Batches for as many steps as there are rows; the rest waits for later cuts."""
         if self._rows < self.step_rows():
             return
-        rows = batches.concat(self._parts)
+        list_key_B = torch.cat([part.list_key_B for part in self._parts])
         start = 0
-        while len(rows) - start >= (wanted := self.step_rows()):
-            stop = _list_boundary(rows.list_key_B, start, start + wanted)
+        while len(list_key_B) - start >= (wanted := self.step_rows()):
+            stop = _list_boundary(list_key_B, start, start + wanted)
             self._taken += stop - start
-            yield rows.rows(start, stop)
+            yield self._between(start, stop)
             start = stop
-        # cloned: a view would keep the whole concatenation alive
-        self._parts = [rows.rows(start, len(rows)).clone()] if start < len(rows) else []
-        self._rows = len(rows) - start
+        # cloned: a view would keep all these rows alive
+        left = self._between(start, self._rows).clone() if start < self._rows else None
+        self._parts, self._rows = [left] if left else [], self._rows - start
+
+    def _between(self, start: int, stop: int) -> Batch:
+        """These rows of the queue, which nearly always lie in one part: nothing is copied then."""
+        pieces, before = [], 0
+        for part in self._parts:
+            if start < before + len(part) and before < stop:
+                pieces.append(part.rows(max(start - before, 0), stop - before))
+            before += len(part)
+        return batches.concat(pieces)
 
     def erase(self, user_key: int) -> int:
         """Drop the rows of a user; returns how many."""
@@ -66,6 +75,13 @@ class Pending:
         erased = self._rows - len(kept)
         self._parts, self._rows = [kept], len(kept)
         return erased
+
+    def forget_labels(self, task: int) -> None:
+        """The labels of one task are unknown from now on."""
+        if self._rows:
+            rows = batches.concat(self._parts).clone()
+            rows.mask_BT[:, task] = False
+            self._parts = [rows]
 
     def state(self) -> State:
         rows = batches.concat(self._parts) if self._parts else self._empty

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from stream_mtl import state as states
 from stream_mtl.batch import Batch, concat
 from stream_mtl.config import Config
 from stream_mtl.cut import Cut, CutResult, Output, Reject
+from stream_mtl.errors import ConfigError
 from stream_mtl.evaluation import Evaluation
 from stream_mtl.events import AnyEvent, Command, Outcome
 from stream_mtl.features import Features
@@ -33,6 +34,7 @@ from stream_mtl.scoring import Moment, Scoring
 from stream_mtl.serde import FILE_TOPIC, Decoded, decode_all
 from stream_mtl.shop import Shop
 from stream_mtl.state import State
+from stream_mtl.task_set import TaskSet, grown, with_task, without_task
 from stream_mtl.text import Encoder
 from stream_mtl.watermark import Watermark
 
@@ -55,8 +57,11 @@ class Parts:
 class Pipeline:
     """A model of a shop as a fold over cuts. `step` is all there is to do; the rest looks at it."""
 
-    def __init__(self, config: Config, parts: Parts, lineage: str) -> None:
-        self.config, self.parts, self.lineage = config, parts, lineage
+    def __init__(self, config: Config, compose: Callable[[Config], Parts], lineage: str) -> None:
+        """`compose` makes the empty parts: now, and when a command adds a task."""
+        self._given, self._compose = config, compose  # as configured; `config` has all tasks
+        self.config, self.parts, self.lineage = config, compose(config), lineage
+        self.tasks = TaskSet()
         self.cuts = 0  # cuts folded = number of the next cut
         self.totals: Counter[str] = Counter()
         self.reports: list[StepReport] = []  # of the newest cut, for metrics
@@ -99,7 +104,7 @@ class Pipeline:
         """What the model says of what was shown, remembered until the labels come."""
         if opened:
             prediction = self.parts.learner.predict(concat(opened))
-            self.parts.features.served(prediction.prob_BT)
+            self.parts.features.served(prediction.output_BC)
 
     def _encode_texts(self) -> None:
         waiting = self.parts.shop.pending_texts(self.config.text.max_per_cut)
@@ -127,7 +132,7 @@ class Pipeline:
         self.reports = []
         if outcomes:
             rows = parts.features.rows(outcomes)
-            parts.evaluation.observe(rows.served_BT, rows.batch)
+            parts.evaluation.observe(rows.served_BC, rows.batch)
             held_out_B = parts.evaluation.is_probe(rows.batch.list_key_B)
             parts.evaluation.add_probes(rows.batch.select(held_out_B))
             parts.pending.add(rows.batch.select(~held_out_B))
@@ -139,7 +144,7 @@ class Pipeline:
             counts["steps"] += 1
             if parts.learner.version % self.config.evaluation.probe_every == 0:
                 parts.evaluation.evaluate_probes(
-                    lambda probes: parts.learner.predict(probes).prob_BT
+                    lambda probes: parts.learner.predict(probes).output_BC
                 )
 
     def _obey(
@@ -151,11 +156,39 @@ class Pipeline:
         ]
         outputs: list[Output] = []
         for command in commands:
-            done = command.kind == "erase_user"
-            if done:
-                outputs.append(self._erase(str(dict(command.arguments)["user_id"]), cut))
-            decisions.append({"kind": command.kind, "command_id": command.command_id, "done": done})
+            decision: dict[str, object] = {"kind": command.kind, "command_id": command.command_id}
+            given = dict(command.arguments)
+            try:
+                if command.kind == "erase_user":
+                    outputs.append(self._erase(str(given["user_id"]), cut))
+                elif command.kind == "add_task":
+                    name = str(given.pop("task"))
+                    self._retask(with_task(self.tasks, self._given, name, given))
+                elif command.kind == "retire_task":
+                    name = str(given["task"])
+                    self._retask(without_task(self.tasks, self._given, name))
+                    self.parts.learner.forget(name)
+                    self.parts.pending.forget_labels(list(self.config.tasks).index(name))
+                else:
+                    raise ConfigError(f"{command.kind} is not carried out by this version")
+                decisions.append({**decision, "done": True})
+            except ConfigError as error:
+                decisions.append({**decision, "done": False, "reason": str(error)})
         return decisions, outputs
+
+    def _retask(self, tasks: TaskSet) -> None:
+        """Go on with other tasks, everything else as it is. Raises ConfigError, and then nothing has changed."""
+        if tasks.added != self.tasks.added:
+            config = tasks.over(self._given)
+            parts = self._compose(config)
+            parts.encoder = self.parts.encoder
+            state = grown(_state_of(self.parts), _state_of(parts))
+            for name, part in _stateful(parts).items():
+                part.restore(states.unnest(name, state))
+            self.config, self.parts = config, parts
+        self.parts.scoring.retire(tasks.retired)
+        self.parts.features.retire(tasks.retired)
+        self.tasks = tasks
 
     def _erase(self, user_id: str, cut: Cut) -> Output:
         parts, key = self.parts, hash64(user_id, "user")
@@ -218,22 +251,10 @@ class Pipeline:
             digest=self._chain,
             event_time=event_time,
             decisions=tuple(decisions),
+            drifts=self.parts.evaluation.take_drifts(),
         )
 
     # ---- the state, whole
-
-    def _stateful(self) -> dict[str, states.Stateful]:
-        p = self.parts
-        return {
-            "watermark": p.watermark,
-            "join": p.join,
-            "shop": p.shop,
-            "features": p.features,
-            "evaluation": p.evaluation,
-            "pending": p.pending,
-            "learner": p.learner,
-            "scoring": p.scoring,
-        }
 
     def state(self) -> State:
         """Everything by name; tensors alias live memory, so clone before the next step."""
@@ -242,18 +263,18 @@ class Pipeline:
             "pipeline/chain": self._chain,
             "pipeline/event_time": self._event_time,
             "pipeline/totals": dict(self.totals),
+            **states.nest("pipeline/tasks", self.tasks.state()),
         }
-        for name, part in self._stateful().items():
-            whole |= states.nest(name, part.state())
-        return whole
+        return whole | _state_of(self.parts)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `state()`; raises StateError where it does not fit this config."""
+        self._retask(TaskSet.restored(states.unnest("pipeline/tasks", state)))
         self.cuts = state["pipeline/cuts"]
         self.totals = Counter(state["pipeline/totals"])
         self._chain = state["pipeline/chain"]
         self._event_time = state["pipeline/event_time"]
-        for name, part in self._stateful().items():
+        for name, part in _stateful(self.parts).items():
             part.restore(states.unnest(name, state))
 
     def state_digest(self) -> str:
@@ -290,6 +311,26 @@ class Pipeline:
             "last_cut": self.cuts - 1,
             "tasks": self.quality(),
         }
+
+
+def _stateful(p: Parts) -> dict[str, states.Stateful]:
+    return {
+        "watermark": p.watermark,
+        "join": p.join,
+        "shop": p.shop,
+        "features": p.features,
+        "evaluation": p.evaluation,
+        "pending": p.pending,
+        "learner": p.learner,
+        "scoring": p.scoring,
+    }
+
+
+def _state_of(parts: Parts) -> State:
+    whole: State = {}
+    for name, part in _stateful(parts).items():
+        whole |= states.nest(name, part.state())
+    return whole
 
 
 def digest_outputs(outputs: Sequence[Output]) -> str:

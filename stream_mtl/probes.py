@@ -4,12 +4,13 @@ For every (task, domain) some matured rows are kept out of training, by the hash
 measured again and again: what the model once knew of a domain that is quiet now shows here alone.
 
 Forgetting, max definition (Chaudhry et al., ECCV 2018; the maximum runs over all evaluations, the last
-included, so it is never negative): best AUC so far minus AUC now, averaged over the domains of a task.
+included, so it is never negative): best AUC so far minus AUC now, averaged over the domains of a task. Of tasks
+without a yes or no the share of right classes, or of the variance that is explained, takes its place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -22,6 +23,7 @@ from stream_mtl import batch as batches
 from stream_mtl.batch import Batch, Spec
 from stream_mtl.errors import StateError
 from stream_mtl.hashing import mix64
+from stream_mtl.tasks.base import Spread, TaskKind
 
 SALT = 101  # of the hash that picks lists; no other use of `mix64` may share it
 MIN_CLASS = 20  # rows of each class below which an AUC is noise
@@ -42,6 +44,32 @@ def exact_auc(score_N: npt.NDArray[Any], positive_N: npt.NDArray[np.bool_]) -> f
     below = np.searchsorted(negatives, positives, "left")
     up_to = np.searchsorted(negatives, positives, "right")
     return float((below + up_to).sum() / (2.0 * len(negatives) * len(positives)))
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """How well a probe set is known, from 0 (nothing) to 1: AUC; share of right classes; part of the variance."""
+
+    column: int
+    width: int
+    spread: Spread
+
+    def can_judge(self, label_B: npt.NDArray[Any]) -> bool:
+        """Two classes with enough rows each, or numbers that differ."""
+        if self.spread == "variance":
+            return len(label_B) >= MIN_CLASS and bool(label_B.std() > 0)
+        share_C = np.unique(
+            label_B > 0.5 if self.spread == "entropy" else label_B, return_counts=True
+        )
+        return bool((share_C[1] >= MIN_CLASS).sum() >= 2)
+
+    def __call__(self, said_BW: npt.NDArray[Any], label_B: npt.NDArray[Any]) -> float:
+        if self.spread == "entropy":
+            return exact_auc(said_BW[:, 0], label_B > 0.5)
+        if self.spread == "class_entropy":
+            return float((said_BW.argmax(1) == label_B).mean())
+        error = np.square(said_BW[:, 0] - label_B).mean()
+        return float(max(0.0, 1 - error / label_B.var()))
 
 
 @dataclass(slots=True)
@@ -68,8 +96,11 @@ class Probes:
     set replaces the earlier one.
     """
 
-    def __init__(self, rows: int, spec: Spec) -> None:
+    def __init__(self, rows: int, spec: Spec, kinds: Sequence[TaskKind] | None = None) -> None:
         self._rows, self._spec = rows, spec
+        self._judges = [
+            Judge(kind.columns[0], kind.width, kind.spread) for kind in kinds or ()
+        ] or [Judge(task, 1, "entropy") for task in range(len(spec.tasks))]
         self._sets: dict[tuple[int, int], ProbeSet] = {}  # (task index, domain index)
 
     def add(self, batch: Batch) -> None:
@@ -100,17 +131,17 @@ class Probes:
         probe.frozen = probe.rows >= self._rows
 
     def evaluate(self, predict: Callable[[Batch], Tensor]) -> None:
-        """Measure every set that can be: `predict` gives probabilities of shape B x T."""
+        """Measure every set that can be: `predict` gives what is served, of shape B x C."""
         for (task, _), probe in self._sets.items():
             if probe.rows < (1 if probe.frozen else min(MIN_ROWS, self._rows)):
                 continue
-            rows = probe.whole()
-            positive_B = rows.label_BT[:, task].numpy() > 0.5
-            if min(positive_B.sum(), (~positive_B).sum()) < MIN_CLASS:
+            rows, judge = probe.whole(), self._judges[task]
+            label_B = rows.label_BT[:, task].numpy()
+            if not judge.can_judge(label_B):
                 continue
             probe.frozen = True
-            score_B = predict(rows)[:, task].detach().cpu().numpy()
-            probe.now = exact_auc(score_B, positive_B)
+            columns = slice(judge.column, judge.column + judge.width)
+            probe.now = judge(predict(rows)[:, columns].detach().cpu().numpy(), label_B)
             probe.best = probe.now if probe.best is None else max(probe.best, probe.now)
 
     def forgetting(self, task: int) -> float | None:

@@ -56,6 +56,11 @@ class Links:
         if not len(self.key_K):
             return np.zeros(len(row_B))
         key_B = row_B * self.stride + item_B
+        if len(key_B) > len(self.key_K) and bool((key_B[1:] > key_B[:-1]).all()):
+            found_M, place_M = _found(self.key_K, key_B)  # the few are looked up among the many
+            total_B = np.zeros(len(key_B))
+            total_B[place_M] = self.strength_K[found_M]
+            return total_B
         place_B = np.minimum(np.searchsorted(self.key_K, key_B), len(self.key_K) - 1)
         return np.where(self.key_K[place_B] == key_B, self.strength_K[place_B], 0.0)
 
@@ -163,7 +168,8 @@ class Retrieval:
         stride = max(items.used, 1)
         key_N = _distinct(np.concatenate([row * stride + item for row, item in named.values()]))
         row_N, item_N = np.divmod(key_N, stride)
-        keep_N = items.columns.offered[item_N] & ~np.isin(key_N, self._just_had(view, stride))
+        keep_N = items.columns.offered[item_N]
+        keep_N[_found(self._just_had(view, stride), key_N)[1]] = False
         row_N, item_N = row_N[keep_N], item_N[keep_N]
         cosine_N = cosine_UN[row_N, item_N] if cosine_UN.size else None
         prior_N = self.prior(view, row_N, item_N, cosine_N)
@@ -215,8 +221,8 @@ class Retrieval:
         if not self.shop.text_dim:
             nothing = np.zeros((len(history_UH), 0), np.float32)
             return nothing, nothing, nothing
-        unit_UHE = unit[history_UH]
-        unit_UHE *= (history_UH >= 0)[:, :, None]
+        unit_UHE = unit.take(history_UH, 0)
+        unit_UHE[history_UH < 0] = 0
         last, five, all_ = (
             normalised(unit_UHE[:, :n].sum(1)) for n in (1, TITLES, unit_UHE.shape[1])
         )
@@ -225,11 +231,17 @@ class Retrieval:
     def _links(self, table: Neighbours, from_UL: Array, back: float) -> Links:
         """Links from several rows a user, each counting `back` times the one before it."""
         now = float(self.shop.link_fading.at(self.shop.now_ms))
-        to_ULW = table.slot[from_UL]
-        weight_ULW = table.weight[from_UL] * (now * back ** np.arange(from_UL.shape[1]))[:, None]
+        to_ULW = table.slot.take(from_UL, 0)
+        weight_ULW = (
+            table.weight.take(from_UL, 0) * (now * back ** np.arange(from_UL.shape[1]))[:, None]
+        )
         valid = np.nonzero((to_ULW >= 0) & (from_UL >= 0)[:, :, None])
         stride = max(self.shop.items.used, 1)
-        key_K, inverse_N = np.unique(valid[0] * stride + to_ULW[valid], return_inverse=True)
+        key_N = valid[0] * stride + to_ULW[valid]
+        if from_UL.shape[1] == 1:  # links of one row lead to distinct items
+            order = np.argsort(key_N)
+            return Links(key_N[order], weight_ULW[valid][order], stride)
+        key_K, inverse_N = np.unique(key_N, return_inverse=True)
         return Links(key_K, np.bincount(inverse_N, weight_ULW[valid], len(key_K)), stride)
 
     def _of_categories(self, category_UL: Array) -> tuple[Ints, Ints]:
@@ -271,6 +283,13 @@ def _table(value_UH: Array, weight_H: Array, stride: int, first: bool = False) -
         return Links(key_K, weight_N[first_K], stride)
     key_K, inverse_N = np.unique(key_N, return_inverse=True)
     return Links(key_K, np.bincount(inverse_N, weight_N, len(key_K)), stride)
+
+
+def _found(key_K: Ints, key_N: Ints) -> tuple[Ints, Ints]:
+    """Which of K keys stand among N, which are sorted and not none, and where."""
+    place_K = np.minimum(np.searchsorted(key_N, key_K), len(key_N) - 1)
+    found_M = np.flatnonzero(key_N[place_K] == key_K)
+    return found_M, place_K[found_M]
 
 
 def _distinct(key_N: Ints) -> Ints:

@@ -7,7 +7,7 @@ time; what came too early waits, in order, and goes out with the first cut that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,9 @@ import torch
 
 from stream_mtl.config import Config
 from stream_mtl.cut import Output
+from stream_mtl.errors import ConfigError
 from stream_mtl.features import Features
+from stream_mtl.labels import PROFILE
 from stream_mtl.learner import Learner
 from stream_mtl.retrieval import Candidates, Retrieval
 from stream_mtl.serde import encode_scores
@@ -25,6 +27,7 @@ from stream_mtl.shop import Shop
 from stream_mtl.state import State
 
 Floats = npt.NDArray[np.float64]
+UserScores = dict[str, float | Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,30 @@ class Scored:
     rows: int  # (user or query, candidate) pairs that went through the model
 
 
+def list_value(config: Config, key: str, retired: Collection[str] = ()) -> dict[str, float]:
+    """Weights of the scores that lists are ranked by; the defaults count as far as there are such tasks.
+
+    Raises ConfigError where a weight was given to something that is not scored.
+    """
+    live = {n: t for n, t in config.tasks.items() if n not in retired}
+    of_items = [n for n, t in live.items() if not (t.label or n).startswith(PROFILE)]
+    if not of_items:
+        raise ConfigError(
+            "tasks: every one speaks of the user alone, so that lists have nothing to be ranked by; add one"
+            " of items, for example [tasks.click] kind = 'binary'"
+        )
+    scored = [*of_items, *(f"{n}_given_{t.after}" for n, t in live.items() if t.after)]
+    weights: dict[str, float] = getattr(config.scoring, key)
+    gone = [*retired, *(f"{n}_given_{t.after}" for n, t in config.tasks.items() if n in retired)]
+    unknown = [name for name in weights if name not in scored and name not in gone]
+    if unknown and key in config.scoring.model_fields_set:
+        raise ConfigError(
+            f"scoring.{key}.{unknown[0]}: there is no such score; use one of: {', '.join(scored)}"
+        )
+    known = {name: weight for name, weight in weights.items() if name in scored}
+    return known or {of_items[0]: 1.0}
+
+
 class Scoring:
     """Decides who is due, ranks their candidates, and encodes the records."""
 
@@ -55,8 +82,29 @@ class Scoring:
             features,
             learner,
         )
+        self.retire(())
         self._waiting: dict[str, None] = {}  # "user:…", "query:…", "popular:…" in order of arrival
         self._published: dict[str, int] = {}  # key -> event time of its newest list
+
+    def retire(self, tasks: Collection[str]) -> None:
+        """Scores of these tasks are published no more, and rank nothing. Raises ConfigError if none is left."""
+        self._weights = {
+            "user": list_value(self._config, "value", tasks),
+            "query": list_value(self._config, "search_value", tasks),
+        }
+        features, learner = self._features, self._learner
+        live = [
+            one
+            for one in zip(features.spec.tasks, features.readings, learner.columns, strict=True)
+            if one[0] not in tasks
+        ]
+        self._of_items = [name for name, reading, _ in live if not reading.attribute]
+        self._of_users = {
+            name: (columns, self._shop.profiles.vocabulary(reading.attribute))
+            for name, reading, columns in live
+            if reading.attribute
+        }
+        self._given = [n for n in learner.conditional if n.partition("_given_")[0] not in tasks]
 
     def publish(self, moment: Moment) -> Scored:
         """Score all that is due at `moment.event_time`; tombstones for what expired."""
@@ -124,45 +172,69 @@ class Scoring:
         else:
             slots = self._shop.query_slots(names)
             candidates = self._retrieval.for_queries(slots)
-        scores, rows = self._score(kind, slots, candidates)
+        scores, of_users, rows = self._score(kind, slots, candidates)
         value_UC = self._value(kind, scores)
         value_UC[candidates.item_UC < 0] = -np.inf
         best_UP = np.argsort(-value_UC, axis=1, kind="stable")[:, : self._settings.published]
-        valid_UP = np.take_along_axis(candidates.item_UC, best_UP, 1) >= 0
+        item_UP, value_UP, *score_NUP = (
+            np.take_along_axis(of_UC, best_UP, 1)
+            for of_UC in (candidates.item_UC, value_UC, *scores.values())
+        )
+        score_UPN = np.stack(score_NUP, 2)
+        listed_U = np.count_nonzero(item_UP >= 0, axis=1).tolist()  # padding comes last
         surface = "home" if kind == "user" else "search"
         outputs = []
-        for row, name in enumerate(names):
-            order = best_UP[row, valid_UP[row]]
+        for row, (name, n) in enumerate(zip(names, listed_U, strict=True)):
             listed = self._entries(
-                candidates.item_UC[row, order],
-                value_UC[row, order],
-                {t: s[row, order] for t, s in scores.items()},
+                item_UP[row, :n], value_UP[row, :n], list(scores), score_UPN[row, :n]
             )
-            outputs.append(self._output(kind, name, {surface: listed}, moment))
+            of_user = of_users[row] if of_users else None
+            outputs.append(self._output(kind, name, {surface: listed}, moment, of_user))
         return outputs, rows
 
     def _score(
         self, kind: str, slots: npt.NDArray[np.int64], candidates: Candidates
-    ) -> tuple[dict[str, Floats], int]:
-        """Task scores of every candidate, [U, C] each; padding scores 0."""
+    ) -> tuple[dict[str, Floats], list[UserScores], int]:
+        """Task scores of every candidate, [U, C] each; padding scores 0. And what is said of the users."""
         valid_UC = candidates.item_UC >= 0
         batch = self._features.candidate_batch(kind, slots, candidates)
         prediction = self._learner.predict(batch, ranking=True)
-        names = (*self._features.spec.tasks, *prediction.extra)
+        names = [*self._of_items, *self._given]
+        prob_BT, tasks = prediction.prob_BT, self._features.spec.tasks
+        if len(self._of_items) < len(tasks):
+            prob_BT = prob_BT[:, [tasks.index(name) for name in self._of_items]]
         column_BN = torch.cat(
-            [prediction.prob_BT, *(p.unsqueeze(1) for p in prediction.extra.values())], 1
+            [prob_BT, *(prediction.extra[name].unsqueeze(1) for name in self._given)], 1
         )
         flat_BN = np.round(column_BN.cpu().numpy().astype(np.float64), 6)
         scores: dict[str, Floats] = {}
         for n, name in enumerate(names):
             scores[name] = np.zeros(valid_UC.shape)
             scores[name][valid_UC] = flat_BN[:, n]
-        return scores, len(batch)
+        of_users: list[UserScores] = []
+        if self._of_users and kind == "user":
+            of_users = self._describe(prediction.output_BC, valid_UC)
+        return scores, of_users, len(batch)
+
+    def _describe(
+        self, output_BC: torch.Tensor, valid_UC: npt.NDArray[np.bool_]
+    ) -> list[UserScores]:
+        """What tasks that speak of the user alone say, as a mean over the user's candidates."""
+        row_B = np.nonzero(valid_UC)[0]
+        count_U = np.maximum(valid_UC.sum(1), 1)
+        told: list[UserScores] = [{} for _ in valid_UC]
+        for name, (columns, values) in self._of_users.items():
+            output_BW = output_BC[:, columns].cpu().numpy().astype(np.float64)
+            sum_UW = np.zeros((len(valid_UC), output_BW.shape[1]))
+            np.add.at(sum_UW, row_B, output_BW)
+            for scores, mean_W in zip(told, np.round(sum_UW / count_U[:, None], 6), strict=True):
+                known = values.names[1:]  # of a growing set: those that have come
+                scores[name] = dict(zip(known, mean_W.tolist(), strict=False))
+        return told
 
     def _value(self, kind: str, scores: Mapping[str, Floats]) -> Floats:
-        weights = self._settings.value if kind == "user" else self._settings.search_value
         total = np.zeros(next(iter(scores.values())).shape)
-        for task, weight in sorted(weights.items()):
+        for task, weight in sorted(self._weights[kind].items()):
             total += weight * scores[task]
         return np.round(total, 6)
 
@@ -170,27 +242,28 @@ class Scoring:
         """Items by decayed demand; `value` is each one's share of the list's demand."""
         slots, demand = self._retrieval.popular(domain, self._settings.published)
         share = np.round(demand / max(float(demand.sum()), 1e-9), 6)
-        return self._output("popular", domain, {"home": self._entries(slots, share, {})}, moment)
+        listed = self._entries(slots, share, (), np.zeros((len(slots), 0)))
+        return self._output("popular", domain, {"home": listed}, moment)
 
     def _entries(
-        self, slots: npt.NDArray[Any], value: Floats, scores: Mapping[str, Floats]
+        self, slot_P: npt.NDArray[Any], value_P: Floats, names: Sequence[str], score_PN: Floats
     ) -> list[dict[str, Any]]:
-        columns = {task: column.tolist() for task, column in scores.items()}
         return [
-            {
-                "item_id": item,
-                "value": v,
-                "scores": {task: column[i] for task, column in columns.items()},
-            }
-            for i, (item, v) in enumerate(
-                zip(self._shop.item_ids(slots), value.tolist(), strict=True)
+            {"item_id": item, "value": value, "scores": dict(zip(names, score_N, strict=True))}
+            for item, value, score_N in zip(
+                self._shop.item_ids(slot_P), value_P.tolist(), score_PN.tolist(), strict=True
             )
         ]
 
     def _output(
-        self, kind: str, name: str, lists: dict[str, list[dict[str, Any]]], moment: Moment
+        self,
+        kind: str,
+        name: str,
+        lists: dict[str, list[dict[str, Any]]],
+        moment: Moment,
+        of_user: UserScores | None = None,
     ) -> Output:
         key, value = encode_scores(
-            kind, name, moment.event_time, moment.published_at, moment.model, lists
+            kind, name, moment.event_time, moment.published_at, moment.model, lists, of_user
         )
         return Output(key, value, moment.event_time)

@@ -206,7 +206,7 @@ def encode_scores(
     published_at: int,
     model: Mapping[str, str | int],
     lists: Mapping[str, Sequence[Mapping[str, Any]]],
-    user_scores: Mapping[str, float] | None = None,
+    user_scores: Mapping[str, float | Mapping[str, float]] | None = None,
     variant: str = "",
 ) -> tuple[str, bytes]:
     """Key and value of a score record (schemas.scores) of plain Python values; nothing is validated.

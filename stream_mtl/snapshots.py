@@ -35,7 +35,7 @@ class SnapshotColumns(Columns):
     served: Array  # what was predicted when the exposure opened
     listable: Array  # bool, the shop knew the item: its labels mean something
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, served: int) -> None:
         tasks = (len(spec.tasks),)
         super().__init__(
             {
@@ -55,7 +55,7 @@ class SnapshotColumns(Columns):
                 "domain": Column("int32"),
                 "label": Column("float32", tasks),
                 "known": Column("bool", tasks),
-                "served": Column("float32", tasks),
+                "served": Column("float32", (served,)),
                 "listable": Column("bool"),
             }
         )
@@ -64,8 +64,9 @@ class SnapshotColumns(Columns):
 class Snapshots:
     """Rows by exposure id; freed rows are used again, last in, first out."""
 
-    def __init__(self, spec: Spec) -> None:
-        self.columns = SnapshotColumns(spec)
+    def __init__(self, spec: Spec, served: int) -> None:
+        """`served`: numbers that are predicted of a row."""
+        self.columns = SnapshotColumns(spec, served)
         self.rows: dict[str, Ints] = {}  # exposure id -> its rows, in the order of its items
         self.used = 0
         self._free: list[int] = []
@@ -108,8 +109,8 @@ class Snapshots:
         """The snapshot as a batch with the given labels; copies, so rows may be closed after it."""
         c = self.columns
         tensors = {
-            "sparse_BF": c.sparse[row_B].astype(np.int64),
-            "dense_BD": c.dense[row_B],
+            "sparse_BF": c.sparse.take(row_B, 0).astype(np.int64),
+            "dense_BD": c.dense.take(row_B, 0),
             "title_BE": text[0],
             "query_BE": text[1],
             "position_B": c.position[row_B].astype(np.int64),

@@ -16,7 +16,7 @@ def task_kinds(spec: Spec, config: Config) -> list[TaskKind]:
     places: dict[str, Place] = {}
     column = 0
     for task, name in enumerate(spec.tasks):
-        width = max(1, config.tasks[name].classes)
+        width = _width(config.tasks[name])
         places[name] = Place(task, column, width)
         column += width
     return [
@@ -25,11 +25,24 @@ def task_kinds(spec: Spec, config: Config) -> list[TaskKind]:
     ]
 
 
+def logits(tasks: Mapping[str, Task]) -> int:
+    """Columns of all heads together."""
+    return sum(_width(task) for task in tasks.values())
+
+
+def _width(task: Task) -> int:
+    """Logits of a task's head: one, one a class, or one more that imputes labels."""
+    return 2 if task.correction == "dr" else max(1, task.classes)
+
+
 def _settings(task: Task) -> Settings:
     return Settings(
         listwise=task.listwise,
         classes=task.classes,
         smoothing=task.smoothing,
+        correction=task.correction,
+        correction_weight=task.correction_weight,
+        propensity_floor=task.propensity_floor,
         center=task.center,
         scale=task.scale,
         log=task.log,

@@ -27,6 +27,7 @@ class Tally(Silent):
         self.events = self.rejected = self.cuts = self.scores = self.lag = 0
         self.event_time = 0
         self.quality: Quality = {}
+        self.drifts: list[str] = []  # alarms since the last look
         self.checkpoint_text = "none yet"
         self.events_per_second = 0.0
         self._every, self._show = every, show
@@ -51,6 +52,8 @@ class Tally(Silent):
         self.rejected += result.counts.get("rejected", 0)
         self.scores += 0 if facts.replayed else sum(o.value is not None for o in result.outputs)
         self.lag = sum(facts.lag.values())
+        said = [f"{drift.task} {drift.signal}" for drift in result.drifts]
+        self.drifts = list(dict.fromkeys(self.drifts + said))
         self.event_time = max(self.event_time, result.event_time)
         now = time.monotonic()
         if now - self._shown >= self._every:
@@ -59,6 +62,7 @@ class Tally(Silent):
             self._events_then = self.events
             self.quality = facts.quality()
             self._show(self)
+            self.drifts = []
 
     def checkpoint(self, facts: CheckpointFacts) -> None:
         said = f"failed ({facts.failure})" if facts.failure else f"{facts.size_bytes / 1e6:.1f} MB"
@@ -108,7 +112,8 @@ def line(tally: Tally) -> str:
         f"{tally.events} events ({tally.events_per_second:.0f}/s), {tally.rejected} rejected, "
         f"{tally.cuts} cuts, lag {tally.lag}, {tally.scores} scores"
     )
-    return "; ".join([head, *tasks])
+    drifts = [f"drift: {', '.join(tally.drifts)}"] if tally.drifts else []
+    return "; ".join([head, *tasks, *drifts])
 
 
 def _table(tally: Tally) -> Any:
@@ -127,6 +132,7 @@ def _table(tally: Tally) -> Any:
         f"{tally.events_per_second:,.0f} events/s   {tally.events:,} events   {tally.rejected:,} rejected   "
         f"{tally.cuts:,} cuts   lag {tally.lag:,}   {tally.scores:,} scores   "
         f"checkpoint {tally.checkpoint_text}"
+        + (f"   drift: {', '.join(tally.drifts)}" if tally.drifts else "")
     )
     return Group(title, flow, grid)
 

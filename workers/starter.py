@@ -45,6 +45,7 @@ SECTIONS = {
     "learner": "",
     "scoring": "What is published, how often, and how `value` ranks it.",
     "evaluation": "Prequential metrics and the frozen probe sets of forgetting.",
+    "drift": "Alarms when a task's quality changes: adwin, page_hinkley, kswin.",
     "checkpoint": "Kept in `state`; the ledger covers what came after the newest one.",
     "dlq": "Dead letters.",
     "metrics": '/metrics, /healthz, /readyz; "off" for none.',

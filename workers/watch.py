@@ -165,6 +165,8 @@ class Watch(Silent):
         metrics.observe("train_step_duration_seconds", facts.step_seconds)
         for report in facts.reports:
             record_report(metrics, report)
+        for drift in result.drifts:
+            metrics.add("drift_alarms", task=drift.task)
 
     def _quality(self, quality: Quality) -> None:
         for task, facts in quality.items():

@@ -1,13 +1,28 @@
-"""What a model promises. Legend: B rows, F sparse fields, H embedding width, C logits of all heads, task after task."""
+"""What a model promises.
+
+Legend: B rows, F sparse fields, H embedding width (of an expert: its outputs), E experts, C logits of all heads, task
+after task.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from stream_mtl.batch import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """What one gate made of its experts: for `health`."""
+
+    gate: str  # a task's name; `<level>/<task>` below the last level
+    experts: tuple[str, ...]  # distinct names; one expert has the same in every mixture
+    expert_BEH: Tensor
+    gate_BE: Tensor  # sums to 1
 
 
 class Model(Protocol):
@@ -29,6 +44,10 @@ class Model(Protocol):
 
     def read(self, shared: Sequence[Tensor], batch: Batch) -> Tensor:
         """Logits B x C from what `shared` gave; uses parameters of heads alone."""
+        ...
+
+    def mixtures(self, embedding_BFH: Tensor, batch: Batch) -> list[Mixture]:
+        """Of every gate over experts; of a model without them nothing."""
         ...
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stream_mtl.batch import Batch
-from stream_mtl.layers import Parts, linear
+from stream_mtl.layers import Parts
+from stream_mtl.linear import linear
+from stream_mtl.models.base import Mixture
 
 
 class MMoE(nn.Module):
@@ -21,6 +23,7 @@ class MMoE(nn.Module):
     def __init__(self, parts: Parts) -> None:
         super().__init__()
         self.experts, self.hidden = parts.settings.experts, parts.settings.hidden
+        self._tasks = parts.spec.tasks
         self.inputs = parts.inputs()
         width = self.inputs.width
         self.expert = linear(width, self.experts * self.hidden, parts.generator)
@@ -53,6 +56,12 @@ class MMoE(nn.Module):
         bias = torch.cat([parameter("bias") for parameter in gates])
         logit_BG = F.linear(input_BX, weight, bias)
         return logit_BG.view(len(input_BX), len(gates), self.experts).softmax(2)
+
+    def mixtures(self, embedding_BFH: Tensor, batch: Batch) -> list[Mixture]:
+        input_BX, expert_BEH = self.shared(embedding_BFH, batch)
+        names = tuple(f"shared{e}" for e in range(self.experts))
+        gates = zip(self._tasks, self._gates(input_BX).unbind(1), strict=True)
+        return [Mixture(task, names, expert_BEH, gate_BE) for task, gate_BE in gates]
 
     def shared_parameters(self) -> list[nn.Parameter]:
         return [*self.inputs.parameters(), *self.expert.parameters()]

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stream_mtl.batch import Batch
-from stream_mtl.layers import Parts, linear
+from stream_mtl.layers import Parts
+from stream_mtl.linear import linear
+from stream_mtl.models.base import Mixture
 
 
 class SharedBottom(nn.Module):
@@ -30,6 +32,9 @@ class SharedBottom(nn.Module):
     def read(self, shared: Sequence[Tensor], batch: Batch) -> Tensor:
         (bottom_BH,) = shared
         return torch.cat([head(bottom_BH, batch) for head in self.heads], 1)
+
+    def mixtures(self, embedding_BFH: Tensor, batch: Batch) -> list[Mixture]:
+        return []
 
     def shared_parameters(self) -> list[nn.Parameter]:
         layers = (self.inputs, self.bottom, self.norm)

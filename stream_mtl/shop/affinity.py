@@ -17,7 +17,7 @@ import re
 import numpy as np
 
 from stream_mtl.hashing import hash64
-from stream_mtl.shop.columns import Array, Ints
+from stream_mtl.shop.columns import Array, Ints, add_at
 
 WORDS = 8  # of a title or query; the first ones say most
 TOKENS = WORDS + 2  # words, category, brand
@@ -70,27 +70,29 @@ def count(
     weight_E: Array,
 ) -> None:
     """Add E events in place: each token of the item once, bucket 0 takes what is none."""
-    side_EK = np.broadcast_to(acted_E.astype(np.int64)[:, None], token_EK.shape)
+    side_E1 = acted_E.astype(np.int64)[:, None]
     weight_EK = np.broadcast_to(weight_E[:, None], token_EK.shape)
-    np.add.at(taste_U2W, (user_E[:, None], side_EK, own(token_EK)), weight_EK)
-    np.add.at(crowd_2N, (side_EK, token_EK.astype(np.int64)), weight_EK)
+    add_at(taste_U2W, (user_E[:, None], side_E1, own(token_EK)), weight_EK)
+    add_at(crowd_2N, (side_E1, token_EK.astype(np.int64)), weight_EK)
 
 
-def of_crowd(crowd_2N: Array, fade: float, token_BK: Array) -> Array:
-    """[B, K] affinities of everybody; 0 for no token."""
+def of_crowd(crowd_2N: Array, fade: float, token_KB: Array) -> Array:
+    """[K, B] affinities of everybody; 0 for no token."""
     sums_2N = np.maximum(crowd_2N, 0.0) * fade
     affinity_N = _affinity(sums_2N, usual_rate(crowd_2N, fade), CROWD_SHRINK)
-    return np.asarray(affinity_N[token_BK] * (token_BK > 0))
+    return np.asarray(affinity_N.take(token_KB) * (token_KB > 0))
 
 
-def of_users(taste_U2W: Array, fade: float, row_B: Ints, token_BK: Array, usual: float) -> Array:
-    """[B, K] affinities of each row's user; `usual` is the crowd's base rate."""
-    total_2U = np.maximum(taste_U2W[:, :, 1:], 0.0).sum(2).T * fade
+def of_users(taste_U2W: Array, fade: float, row_B: Ints, token_KB: Array, usual: float) -> Array:
+    """[K, B] affinities of each row's user; `usual` is the crowd's base rate.
+
+    Worked out once a user and bucket and then looked up: in lists most rows share their user.
+    """
+    sums_2UW = np.maximum(taste_U2W, 0.0).swapaxes(0, 1)
+    total_2U = sums_2UW[:, :, 1:].sum(2) * fade
     base_U = (total_2U[ACTED] + BELIEF * usual) / (total_2U[SHOWN] + BELIEF)
-    bucket_BK = own(token_BK)
-    sums_2BK = np.stack([taste_U2W[row_B[:, None], side, bucket_BK] for side in (SHOWN, ACTED)])
-    affinity_BK = _affinity(np.maximum(sums_2BK, 0.0) * fade, base_U[row_B, None], SHRINK)
-    return affinity_BK * (token_BK > 0)
+    affinity_UW = _affinity(sums_2UW * fade, base_U[:, None], SHRINK)
+    return affinity_UW.take(row_B * OWN_BUCKETS + own(token_KB)) * (token_KB > 0)
 
 
 def usual_rate(crowd_2N: Array, fade: float) -> float:
@@ -108,7 +110,26 @@ def shared(token_KB: Array, other_NB: Array, weight_N: Array) -> Array:
     for token_B in token_KB:
         hit_NB |= other_NB == token_B
     hit_NB &= other_NB > 0  # padding meets nothing
-    return np.asarray((np.ascontiguousarray(hit_NB.T) * weight_N).sum(1))
+    return row_sums(hit_NB * weight_N[:, None])
+
+
+def row_sums(column_NB: Array) -> Array:
+    """[B] sums of N columns, to the bit what numpy sums over rows [B, N] of up to 128: in eight lanes.
+
+    Rows of a few numbers are summed slowly; columns are long runs through memory.
+    """
+    whole = len(column_NB) // 8 * 8
+    total_B: Array | float = 0.0  # where numpy starts: a sum of negative zeros is a positive one
+    if whole:
+        lanes = column_NB[:8]
+        for start in range(8, whole, 8):
+            lanes = lanes + column_NB[start : start + 8]
+        while len(lanes) > 1:
+            lanes = lanes[::2] + lanes[1::2]
+        total_B = lanes[0] + total_B
+    for column_B in column_NB[whole:]:
+        total_B = total_B + column_B
+    return np.asarray(total_B)
 
 
 def _affinity(sums_2: Array, base: Array | float, shrink: float) -> Array:

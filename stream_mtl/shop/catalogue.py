@@ -11,7 +11,7 @@ import numpy as np
 from stream_mtl.config import Features as Settings
 from stream_mtl.events import Item
 from stream_mtl.shop.affinity import TOKENS, tokens_of
-from stream_mtl.shop.columns import Array, Column, Columns, Ints
+from stream_mtl.shop.columns import Array, Column, Columns, Ints, add_at
 from stream_mtl.shop.leaders import Leaders
 from stream_mtl.shop.neighbours import Neighbours
 from stream_mtl.shop.slots import Slots, Vocabulary
@@ -102,10 +102,13 @@ class Catalogue:
         self.columns.first_ms[slot] = time_ms
         return slot
 
-    def place(self, slot: int, domain: str) -> None:
+    def place(self, slots: Sequence[int], domain: str) -> None:
         """An item stands in the first domain that it is seen in, until its record says otherwise."""
-        if domain and not self.columns.domain[slot]:
-            self._move("domain", slot, self.domains.code(domain))
+        if domain:
+            placed = self.columns.domain
+            for slot in slots:
+                if not placed[slot]:
+                    self._move("domain", slot, self.domains.code(domain))
 
     def upsert(self, slot: int, item: Item) -> bool:
         """Fields that the record gives replace the old ones; True when the title is new."""
@@ -143,7 +146,8 @@ class Catalogue:
 
     def count(self, slot_N: Ints, kind_N: Ints, weight_NS: Array) -> None:
         """Add faded counts, then let the items that gained rise in the lists."""
-        np.add.at(self.columns.count, (slot_N, kind_N), weight_NS)
+        speed_S = np.arange(weight_NS.shape[1])
+        add_at(self.columns.count, (slot_N[:, None], kind_N[:, None], speed_S), weight_NS)
         self._stale |= bool((weight_NS < 0).any())
         self._refresh(np.unique(slot_N))
 

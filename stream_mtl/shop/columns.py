@@ -64,3 +64,10 @@ class Columns:
             array = getattr(self, name)
             array[:] = column.fill
             array[: len(saved)] = saved
+
+
+def add_at(sums: Array, index: tuple[Array, ...], amount: Array) -> None:
+    """`np.add.at` with one index a dimension, by flat positions: several times as fast."""
+    assert sums.flags.c_contiguous, "else the flat view would be a copy"
+    flat = np.ravel_multi_index(index, sums.shape).reshape(-1)
+    np.add.at(sums.reshape(-1), flat, amount.reshape(-1))

@@ -17,6 +17,7 @@ from stream_mtl.events import (
     Event,
     Impression,
     Item,
+    Profile,
     Purchase,
     Refund,
     Review,
@@ -24,6 +25,7 @@ from stream_mtl.events import (
     View,
 )
 from stream_mtl.shop import affinity
+from stream_mtl.shop.buffers import Counts, Pairs
 from stream_mtl.shop.catalogue import (
     BOUGHT,
     CARTED,
@@ -34,8 +36,9 @@ from stream_mtl.shop.catalogue import (
     STEADY,
     Catalogue,
 )
-from stream_mtl.shop.columns import Array, Ints
+from stream_mtl.shop.columns import Array, Ints, add_at
 from stream_mtl.shop.decay import Fading
+from stream_mtl.shop.profiles import Profiles
 from stream_mtl.shop.slots import Slots, Vocabulary
 from stream_mtl.shop.users import Queries, Users
 from stream_mtl.state import State, nest, unnest
@@ -54,34 +57,20 @@ class PendingText(NamedTuple):
     text: str
 
 
-class _Pairs:
-    """Links seen since the last flush: parallel lists, so that a chunk is added in one go."""
-
-    def __init__(self) -> None:
-        self.row: list[int] = []
-        self.slot: list[int] = []
-        self.time: list[int] = []
-
-    def add(self, row: int, slot: int, time_ms: int) -> None:
-        self.row.append(row)
-        self.slot.append(slot)
-        self.time.append(time_ms)
-
-    def add_both_ways(self, item: int, others: list[int], time_ms: int) -> None:
-        """Links of an item with others that are not it, and theirs with it."""
-        same = [item] * len(others)
-        self.row += [*others, *same]
-        self.slot += [*same, *others]
-        self.time += [time_ms] * (2 * len(others))
-
-
 class Shop:
     """`apply` folds events in, in order; everything else reads, or lets go of what is old."""
 
-    def __init__(self, settings: Settings, text_dim: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        text_dim: int,
+        attributes: Mapping[str, Sequence[str] | int] | None = None,
+    ) -> None:
+        """`attributes` of the profile that are to be remembered: their values, or how many there may be."""
         self.settings, self.text_dim = settings, text_dim
         self.items = Catalogue(settings, text_dim)
         self.users = Users(settings)
+        self.profiles = Profiles(attributes or {})
         self.queries = Queries(settings, text_dim)
         self.devices = Vocabulary(256)
         self.fadings = tuple(Fading(settings.half_life_ms * speed) for speed in SPEEDS)
@@ -132,23 +121,32 @@ class Shop:
         elif isinstance(event, Purchase):
             self._act(user, event, event.item_id, BOUGHT, "")
         elif isinstance(event, Refund):
-            self._count(
-                self.item_slot(event.item_id, event.time_ms), user, BOUGHT, event.time_ms, -1.0
-            )
+            item = self.item_slot(event.item_id, event.time_ms)
+            self._counts.add([item], user, BOUGHT, event.time_ms, -1.0)
         elif isinstance(event, Review):
             self.item_slot(event.item_id, event.time_ms)
+        elif isinstance(event, Profile):
+            self.profiles.learn(user, event.attributes)
 
     def _show(self, user: int, event: Impression | Search) -> None:
         if event.query:
             self._ask(user, event, event.query)
+        if not event.items:
+            return
+        time_ms, domain = event.time_ms, event.domain
+        slots = self.items.slots.known([entry.item_id for entry in event.items], time_ms)
+        if slots is not None:
+            self.items.place(slots, domain)
+            self._counts.add(slots, user, SHOWN, time_ms, 1.0)
+            self.users.see(user, slots)
+            return
         shown = []
-        for entry in event.items:
-            slot = self.item_slot(entry.item_id, event.time_ms)
-            self.items.place(slot, event.domain)
-            self._count(slot, user, SHOWN, event.time_ms)
+        for entry in event.items:  # a new item may put out an old one, even of this very list
+            slot = self.item_slot(entry.item_id, time_ms)
+            self.items.place([slot], domain)
+            self._counts.add([slot], user, SHOWN, time_ms, 1.0)
             shown.append(slot)
-        if shown:
-            self.users.see(user, shown)
+        self.users.see(user, shown)
 
     def _ask(self, user: int, event: Event, text: str) -> int:
         query = self.query_slot(text, event.time_ms)
@@ -162,8 +160,8 @@ class Shop:
     def _act(self, user: int, event: Event, item_id: str, kind: int, query_text: str) -> None:
         """A click, view, cart or purchase: counts, links to what came before, the history."""
         item, time_ms = self.item_slot(item_id, event.time_ms), event.time_ms
-        self.items.place(item, event.domain)
-        self._count(item, user, kind, time_ms)
+        self.items.place([item], event.domain)
+        self._counts.add([item], user, kind, time_ms, 1.0)
         self._touched["popular:"] = None
         self._touched[f"popular:{event.domain}"] = None
         columns = self.users.columns
@@ -289,6 +287,7 @@ class Shop:
             return []
         self._flush()
         names = self.users.release(slot_R)
+        self.profiles.release(slot_R)
         for name in names:
             self._touched.pop(f"user:{name}", None)
         return names
@@ -348,31 +347,14 @@ class Shop:
     # ---- buffered sums
 
     def _start_buffers(self) -> None:
-        self._covisits, self._moves, self._answers = _Pairs(), _Pairs(), _Pairs()
-        self._counts: list[tuple[int, int, int, int, float]] = []  # item, user, kind, time, amount
-
-    def _count(self, item: int, user: int, kind: int, time_ms: int, amount: float = 1.0) -> None:
-        self._counts.append((item, user, kind, time_ms, amount))
+        self._counts = Counts()
+        self._covisits, self._moves, self._answers = Pairs(), Pairs(), Pairs()
 
     def _flush(self) -> None:
         """Add what was buffered; called before a slot changes hands, so nothing lands on a stranger."""
         if self._counts:
             self._rebase()
-            item, user, kind, time_ms = (
-                np.array(x, np.int64) for x in list(zip(*self._counts, strict=True))[:4]
-            )
-            amount = np.array([c[4] for c in self._counts])
-            weight_NS = np.stack([f.weight(time_ms) for f in self.fadings], 1) * amount[:, None]
-            np.add.at(self.users.columns.count, (user, kind), weight_NS[:, STEADY])
-            affinity.count(
-                self.users.columns.taste,
-                self.crowd_2N,
-                user,
-                self.items.columns.tokens[item],
-                kind != SHOWN,
-                weight_NS[:, SLOW],
-            )
-            self.items.count(item, kind, weight_NS)
+            self._flush_counts()
         for pairs, table in (
             (self._covisits, self.items.covisits),
             (self._moves, self.items.transitions),
@@ -383,6 +365,22 @@ class Shop:
                 table.add(np.array(pairs.row, np.int64), np.array(pairs.slot, np.int64), weight)
         if self._counts:
             self._start_buffers()
+
+    def _flush_counts(self) -> None:
+        user_R, kind_R, time_R, amount_R = self._counts.runs()
+        item, run = self._counts.items()
+        weight_RS = np.stack([f.weight(time_R) for f in self.fadings], 1) * amount_R[:, None]
+        user, kind, weight_NS = user_R[run], kind_R[run], weight_RS.take(run, 0)
+        add_at(self.users.columns.count, (user, kind), weight_NS[:, STEADY])
+        affinity.count(
+            self.users.columns.taste,
+            self.crowd_2N,
+            user,
+            self.items.columns.tokens.take(item, 0),
+            kind != SHOWN,
+            weight_NS[:, SLOW],
+        )
+        self.items.count(item, kind, weight_NS)
 
     def _rebase(self) -> None:
         factors = [fading.rebase(self.now_ms) for fading in self.fadings]
@@ -411,6 +409,7 @@ class Shop:
             "texts": [list(entry) for entry in self._texts],
             **nest("items", self.items.state()),
             **nest("users", self.users.state()),
+            **nest("profiles", self.profiles.state(self.users.slots.used)),
             **nest("queries", self.queries.state()),
         }
 
@@ -428,6 +427,7 @@ class Shop:
         self._start_buffers()
         self.items.restore(unnest("items", state))
         self.users.restore(unnest("users", state))
+        self.profiles.restore(unnest("profiles", state))
         self.queries.restore(unnest("queries", state))
 
 

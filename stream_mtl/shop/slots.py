@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,18 @@ class Slots(Columns):
         self.touched[slot] = time_ms
         self.hashed[slot] = hash64(name)
         return slot
+
+    def known(self, names: Sequence[str], time_ms: int) -> list[int] | None:
+        """The slots of these names, touched; None, and nothing touched, where one of them is new."""
+        index, touched = self.index, self.touched
+        try:
+            slots = [index[name] for name in names]
+        except KeyError:
+            return None
+        for slot in slots:
+            if time_ms > touched[slot]:
+                touched[slot] = time_ms
+        return slots
 
     def touch(self, slot: int, time_ms: int) -> None:
         if time_ms > self.touched[slot]:

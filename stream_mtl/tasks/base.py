@@ -27,6 +27,9 @@ class Settings:
     listwise: float = 0.0  # binary: how much a listwise term weighs
     classes: int = 0  # multiclass: size of the head
     smoothing: float = 0.0  # part of the label that is spread over all classes
+    correction: Literal["none", "ips", "dr"] = "none"  # funnel: of the step's own rate
+    correction_weight: float = 0.1
+    propensity_floor: float = 0.02  # probability below which a step that was reached counts no more
     center: float = 0.0  # regression: the label that a logit of 0 stands for
     scale: float = 1.0  # regression: what a logit of 1 adds
     log: bool = False  # regression: learn log(1 + label)

@@ -13,7 +13,7 @@ from stream_mtl.tasks.base import Place, Settings, Spread
 
 
 class Binary:
-    """BCE, and with `listwise` > 0 that many parts of a softmax over a click and its drawn negatives.
+    """BCE (with `smoothing` s against labels s/2 and 1 - s/2), and with `listwise` > 0 that many parts of a softmax over a click and its drawn negatives.
 
     Where a shop logs what it showed, BCE alone: the softmax sharpens the log-odds inside lists with a click
     and would make all of them too high (by a quarter, on the simulated shop).
@@ -28,6 +28,7 @@ class Binary:
         self.tasks, self.columns = (place.task,), (place.column,)
         self.whole_lists = settings.listwise > 0
         self._own, self._listwise = place.column, settings.listwise
+        self._smoothing = settings.smoothing
 
     def loss(
         self,
@@ -39,7 +40,10 @@ class Binary:
     ) -> Tensor:
         logit_B = logit_BC[:, self._own]
         known_B = label_B.masked_fill(~mask_B, 0.0)
-        loss_B = F.binary_cross_entropy_with_logits(logit_B, known_B, reduction="none")
+        target_B = known_B
+        if self._smoothing:
+            target_B = known_B * (1 - self._smoothing) + self._smoothing / 2
+        loss_B = F.binary_cross_entropy_with_logits(logit_B, target_B, reduction="none")
         if self._listwise and bool(drawn_B.any()):
             loss_B = loss_B + self._listwise * list_softmax_loss(
                 logit_B, known_B, mask_B & drawn_B, list_key_B

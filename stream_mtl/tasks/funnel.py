@@ -17,6 +17,7 @@ from stream_mtl.errors import ConfigError
 from stream_mtl.tasks.base import Place, Settings, Spread
 
 _LN2 = math.log(2.0)
+_LEAST = 1e-6  # of the sum of inverse propensities: a batch in which nobody got here adds nothing
 _TOP = -1e-6  # log-probabilities stay below this, so that log(1 - p) is finite
 
 
@@ -35,7 +36,6 @@ def log1mexp(log_p: Tensor) -> Tensor:
 class Funnel:
     """BCE of the whole way; the own column holds log-odds of this step given those before."""
 
-    width = 1
     whole_lists = False
     has_prior = False
     base_rate = 0.1
@@ -48,7 +48,12 @@ class Funnel:
                 " first; set it or use kind 'binary'"
             )
         self.tasks = tuple(one.task for one in (place, *after))
-        self.columns = tuple(one.column for one in (place, *after))
+        self._way = tuple(one.column for one in (place, *after))  # this step first
+        self.corrects = settings.correction != "none"
+        self._robust = settings.correction == "dr"
+        self._weight, self._floor = settings.correction_weight, settings.propensity_floor
+        self.width = 2 if self._robust else 1  # the second column imputes labels
+        self.columns = (*range(place.column, place.column + self.width), *self._way[1:])
 
     def loss(
         self,
@@ -63,9 +68,45 @@ class Funnel:
         loss_B = -(known_B * log_p_B + (1 - known_B) * log1mexp(log_p_B))
         return torch.where(mask_B, loss_B, 0.0)
 
+    def correction(
+        self, logit_BC: Tensor, label_B: Tensor, mask_B: Tensor, reached_B: Tensor
+    ) -> Tensor:
+        """What the correction adds to the loss of every row (B). `reached_B`: the step before was positive (0 or 1).
+
+        With o = reached, q = its probability without gradient and clipped from below, d = BCE(label, this step alone)
+        and e = BCE(imputed label, this step alone), over the rows with a known label:
+
+            ips   sum(o d / q) / sum(o / q)                    (self-normalised; equation 9 with SNIPS)
+            dr    mean(e + o (d - e) / q) + mean(o (d - e)^2 / q)   (equations 12 and 13)
+
+        The mean of what is returned is that. The imputed label is the head's second column, the error is imputed through it as in Wang et
+        al., ICML 2019: an error that is a free output has no gradient into the step's own head, which would then
+        learn by inverse propensities alone. So the first mean moves the step, the second the imputation.
+        """
+        known_B = mask_B.float()
+        label_B = label_B.masked_fill(~mask_B, 0.0)
+        reached_B = torch.maximum(reached_B, label_B) * known_B
+        inverse_B = reached_B / self._propensity(logit_BC).clamp(min=self._floor)
+        own_B = logit_BC[:, self._way[0]]
+        error_B = _bce(own_B, label_B)
+        if not self._robust:
+            rows, total = known_B.sum(), inverse_B.sum()
+            return self._weight * inverse_B * error_B * rows / total.clamp(min=_LEAST)
+        imputed_B = logit_BC[:, self.columns[1]].sigmoid()
+        guessed_B = _bce(own_B, imputed_B.detach())
+        robust_B = known_B * guessed_B + inverse_B * (error_B - guessed_B)
+        fixed_B = own_B.detach()
+        missed_B = _bce(fixed_B, label_B) - _bce(fixed_B, imputed_B)
+        return self._weight * (robust_B + inverse_B * missed_B.square())
+
+    def _propensity(self, logit_BC: Tensor) -> Tensor:
+        """Probability of the way up to here."""
+        way_BS = logit_BC.detach()[:, list(self._way[1:])]
+        return F.logsigmoid(way_BS).sum(1).exp()
+
     def _log_probability(self, logit_BC: Tensor) -> Tensor:
-        log_p_B = F.logsigmoid(logit_BC[:, self.columns[-1]])
-        for column in reversed(self.columns[:-1]):
+        log_p_B = F.logsigmoid(logit_BC[:, self._way[-1]])
+        for column in reversed(self._way[:-1]):
             log_p_B = log_p_B + F.logsigmoid(logit_BC[:, column])
         return log_p_B
 
@@ -73,4 +114,13 @@ class Funnel:
         return self._log_probability(logit_BC).exp()
 
     def outputs(self, logit_BC: Tensor) -> Tensor:
-        return self.score(logit_BC).unsqueeze(1)
+        """The score; beside it, where labels are imputed, the imputed rate of this step."""
+        score_B1 = self.score(logit_BC).unsqueeze(1)
+        if not self._robust:
+            return score_B1
+        return torch.cat((score_B1, logit_BC[:, self.columns[1:2]].sigmoid()), 1)
+
+
+def _bce(logit_B: Tensor, label_B: Tensor) -> Tensor:
+    """Written out, since the built-in one refuses a gradient into the label."""
+    return F.softplus(logit_B) - label_B * logit_B

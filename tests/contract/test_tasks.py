@@ -191,6 +191,16 @@ def test_multiclass_loss_is_the_cross_entropy_of_its_own_columns() -> None:
     torch.testing.assert_close(kind.outputs(logit_BC).sum(1), torch.ones(60).double())
 
 
+def test_a_smoothed_yes_is_a_little_less_than_certain() -> None:
+    """BCE against labels s/2 and 1 - s/2: the best probability of a sure yes is 1 - s/2."""
+    kind = new("binary", Settings(smoothing=0.2))
+    logit_BC = torch.linspace(-4, 4, 60).double().unsqueeze(1)
+    label_B, known_B = torch.arange(60).double() % 2, torch.ones(60, dtype=torch.bool)
+    loss_B = kind.loss(logit_BC, label_B, known_B, torch.zeros(60).long(), ~known_B)
+    p_B, target_B = logit_BC[:, 0].sigmoid(), 0.1 + 0.8 * label_B
+    torch.testing.assert_close(loss_B, -target_B * p_B.log() - (1 - target_B) * (1 - p_B).log())
+
+
 def test_regression_predicts_in_the_unit_of_the_label() -> None:
     """What the loss calls right, the score gives back; an absurd label teaches no more than a far one."""
     kind = TASKS["regression"](Place(0, 0), Settings(center=3.0, scale=1.5, log=True))

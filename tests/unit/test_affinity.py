@@ -51,8 +51,8 @@ def test_affinity_is_the_shrunk_log_of_rate_over_usual_rate() -> None:
 
 def test_a_stranger_and_a_missing_token_have_no_affinity() -> None:
     taste_U2W, crowd_2N = _counted(shown=10, acted=5, token=7)
-    of = affinity.of_users(taste_U2W, 1.0, np.array([1, 0]), np.array([[7], [0]]), usual=0.1)
-    assert of.tolist() == [[0.0], [0.0]]
+    of = affinity.of_users(taste_U2W, 1.0, np.array([1, 0]), np.array([[7, 0]]), usual=0.1)
+    assert of.tolist() == [[0.0, 0.0]]
     assert affinity.of_crowd(crowd_2N, 1.0, np.array([[0]]))[0, 0] == 0.0
 
 
@@ -62,7 +62,7 @@ def test_what_is_clicked_more_often_when_shown_as_often_is_liked_more() -> None:
     zeros = np.zeros(50, np.int64)
     affinity.count(taste_U2W, crowd_2N, zeros, token_EK, np.zeros(50, bool), np.ones(50))
     tokens = np.array([[7, 9]])
-    liked, ignored = affinity.of_users(taste_U2W, 1.0, np.array([0]), tokens, usual=0.2)[0]
+    liked, ignored = affinity.of_users(taste_U2W, 1.0, np.array([0, 0]), tokens, usual=0.2)[0]
     assert liked > 0 > ignored
     liked, ignored = affinity.of_crowd(crowd_2N, 1.0, tokens)[0]
     assert liked > 0 > ignored
@@ -90,3 +90,17 @@ def test_the_sides_are_what_was_shown_and_what_was_done() -> None:
     bucket = int(affinity.own(np.array([7]))[0])
     assert taste_U2W[0, :, bucket].tolist() == [3.0, 2.0]
     assert crowd_2N[[SHOWN, ACTED], 7].tolist() == [3.0, 2.0]
+
+
+@pytest.mark.parametrize("n", [1, 5, 7, 8, 15, 16, 40])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sums_over_columns_are_to_the_bit_those_of_numpy_over_rows(n: int, dtype: type) -> None:
+    column_NB = np.random.default_rng(n).normal(size=(n, 999)).astype(dtype)
+    column_NB[:, 0] = -0.0
+    found, expected = affinity.row_sums(column_NB), np.ascontiguousarray(column_NB.T).sum(1)
+    assert found.dtype == expected.dtype
+    assert (found == expected).all()
+    one_by_one = np.zeros(999, dtype)
+    for column_B in column_NB:
+        one_by_one += column_B
+    assert n < 8 or (one_by_one != expected).any()  # the order of the sum matters

@@ -43,6 +43,8 @@ TASK = {
     "forgetting",
     "rmse",
     "ndcg",
+    "ece",
+    "gauc",
     "macro_f1",
     "memory_rows",
 }

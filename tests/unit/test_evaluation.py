@@ -51,7 +51,8 @@ def test_nothing_observed_is_undefined_not_zero() -> None:
     assert click.pop("labels") == click.pop("positives") == 0
     assert set(click.values()) == {None}
     assert sorted(click) == [
-        "auc", "calibration", "forgetting", "macro_f1", "ndcg", "normalized_entropy", "rmse",
+        "auc", "calibration", "ece", "forgetting", "gauc", "macro_f1", "ndcg",
+        "normalized_entropy", "rmse",
     ]  # fmt: skip
 
 
@@ -79,6 +80,23 @@ def test_metrics_equal_scikit_learn() -> None:
     assert quality["normalized_entropy"] == pytest.approx(log_loss(y, p) / entropy, rel=1e-4)
     assert quality["calibration"] == pytest.approx(p.sum() / y.sum(), rel=1e-4)
     assert evaluation.summary()["purchase"]["labels"] == 0, "masked labels are not negatives"
+
+
+def test_calibration_error_and_grouped_auc_of_a_task() -> None:
+    """ECE by hand over ten equal parts; GAUC user by user with scikit-learn."""
+    p, y = noisy(500)
+    user = torch.arange(500) % 20
+    evaluation = Evaluation(CONFIG, SPEC)
+    evaluation.observe(served(list(p)), replace(of_click(list(y)), user_key_B=user))
+    quality = evaluation.summary()["click"]
+    order = np.argsort(p)
+    parts = zip(np.split(p[order], 10), np.split(y[order], 10), strict=True)
+    assert quality["ece"] == pytest.approx(
+        np.mean([abs(said.mean() - label.mean()) for said, label in parts]), abs=3e-3
+    )
+    of = [user.numpy() == u for u in range(20) if 0 < y[user.numpy() == u].sum() < 25]
+    expected = np.mean([roc_auc_score(y[rows], p[rows]) for rows in of])  # equally many rows each
+    assert quality["gauc"] == pytest.approx(expected)
 
 
 def test_ten_thresholds_would_not_do() -> None:
@@ -273,6 +291,18 @@ def test_an_erased_user_is_in_no_probe_set() -> None:
     assert all((keys != 3).all() for keys in kept)
     evaluation.evaluate_probes(right)
     assert evaluation.probes() == {("click", 1): (1.0, 1.0)}
+
+
+def test_an_erased_user_is_in_no_row_that_waits_to_be_counted() -> None:
+    """Labels count, but as nobody's: they rank within their list."""
+    evaluation = Evaluation(CONFIG, SPEC)
+    owned = {"user_key_B": torch.tensor([777, 778, 777]), "list_key_B": torch.tensor([5, 6, 5])}
+    evaluation.observe(
+        served([0.2, 0.3, 0.4]), rows([[1.0, 0.0, 0.0], [0.0] * 3, [0.0] * 3], **owned)
+    )
+    evaluation.erase(777)
+    assert evaluation.state()["waiting/user_key_B"].tolist() == [5, 778, 5]
+    assert evaluation.summary()["click"]["labels"] == 3
 
 
 def test_exact_auc_counts_ties_half() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -119,7 +120,7 @@ def test_rows_are_the_ones_that_were_opened_whatever_happens_meanwhile() -> None
     rows = features.rows([outcome(shown, (0.0, 1.0, None))])
     assert torch.equal(rows.batch.dense_BD, opened.dense_BD[:2])
     assert torch.equal(rows.batch.sparse_BF, opened.sparse_BF[:2])
-    assert torch.equal(rows.served_BT, torch.arange(6).reshape(2, 3) / 10)
+    assert torch.equal(rows.served_BC, torch.arange(6).reshape(2, 3) / 10)
     assert rows.batch.label_BT[:, 0].tolist() == [0.0, 1.0]
     assert rows.batch.mask_BT.tolist() == [[True, False, False]] * 2
     assert rows.batch.position_B.tolist() == [1, 2]
@@ -194,6 +195,24 @@ def test_a_correction_holds_the_changed_rows_alone() -> None:
     assert len(rows.batch) == 0
     assert rows.corrections.label_BT[:, 0].tolist() == [1.0]
     assert rows.corrections.weight_B.tolist() == [1.0]
+
+
+@pytest.mark.parametrize("correction", ["none", "ips"])
+def test_a_purchase_label_tells_the_click_again_where_a_funnel_corrects_for_it(
+    correction: str,
+) -> None:
+    """Masked, for it is old news; without a correction a masked label is 0."""
+    tasks = {name: task.model_dump() for name, task in CONFIG.tasks.items()}
+    tasks["purchase"]["correction"] = correction
+    settings = Config.model_validate({**CONFIG.model_dump(), "tasks": tasks})
+    _, features = made(settings, random_clicks(200))
+    e = exposure("e", "u1", ["i1", "i2"], 10**6)
+    features.open([e])
+    features.rows([outcome(e, [1.0, 0.0])])
+    later = replace(outcome(e, []), labels={"purchase": (0.0, 0.0)})
+    batch = features.rows([later]).batch
+    assert batch.mask_BT[:, :2].tolist() == [[False, True]] * 2
+    assert batch.label_BT[:, 0].tolist() == ([1.0, 0.0] if correction == "ips" else [0.0, 0.0])
 
 
 def test_a_closed_exposure_is_forgotten_and_its_rows_are_used_again() -> None:

@@ -23,6 +23,7 @@ from stream_mtl.events import (
     Profile,
     Purchase,
     Refund,
+    Review,
     Search,
     Shown,
     View,
@@ -96,7 +97,7 @@ def test_a_click_and_a_purchase_become_labels_when_their_windows_close() -> None
     assert not exposures[0].needs_negatives
     assert [(o.revision, o.time_ms, o.labels, o.correction, o.closed) for o in outcomes] == [
         (1, 1_100, {"click": (0.0, 1.0, 0.0)}, False, False),
-        (2, 2_000, {"purchase": (0.0, 1.0, 0.0)}, False, False),
+        (2, 2_000, {"purchase": (0.0, 1.0, 0.0), "cart": (0.0, 0.0, 0.0)}, False, False),
         (3, 2_500, {}, False, True),
     ]
 
@@ -107,7 +108,7 @@ def test_without_lateness_the_purchase_window_closes_the_exposure() -> None:
     _, outcomes, join = play([impression("i", 1_000, "a")], config=config)
     assert [(o.revision, sorted(o.labels), o.closed) for o in outcomes] == [
         (1, ["click"], False),
-        (2, ["purchase"], True),
+        (2, ["cart", "purchase"], True),
     ]
     assert len(join) == 0
 
@@ -190,7 +191,52 @@ def test_a_purchase_of_a_clicked_item_belongs_to_the_click_that_opened_it() -> N
         ("k", "a", "click"): 1.0,
         ("k", "a", "search"): 1.0,
         ("k", "a", "purchase"): 1.0,
+        ("k", "a", "cart"): 1.0,
     }
+
+
+def test_what_was_looked_at_and_put_into_the_cart_become_labels_of_their_own() -> None:
+    """Dwell time of viewed items when the click window closes (the longest view), carts with the purchases."""
+    events = [
+        impression("i", 1_000, "a", "b"),
+        View(
+            event_id="v", time_ms=1_010, user_id="u", item_id="a", dwell_ms=7, completion_ratio=0.5
+        ),
+        View(event_id="w", time_ms=1_020, user_id="u", item_id="a", dwell_ms=5),
+        AddToCart(event_id="c", time_ms=1_400, user_id="u", item_id="b"),
+    ]
+    _, outcomes, _ = play(events)
+    assert [(o.time_ms, o.labels) for o in outcomes if o.labels and not o.correction] == [
+        (1_100, {"click": (1.0, 0.0), "dwell_ms": (7.0, None), "completion": (0.5, None)}),
+        (2_000, {"purchase": (0.0, 0.0), "cart": (0.0, 1.0)}),
+    ]
+
+
+def test_a_longer_look_after_the_window_corrects_the_dwell_time() -> None:
+    """And a cart that comes after the purchase window was emitted corrects the cart label."""
+    events = [
+        impression("i", 1_000, "a"),
+        View(event_id="v", time_ms=1_010, user_id="u", item_id="a", dwell_ms=7),
+        Profile(event_id="x", time_ms=2_200, user_id="u", attributes=()),
+        View(event_id="w", time_ms=1_050, user_id="u", item_id="a", dwell_ms=900),
+        AddToCart(event_id="c", time_ms=1_900, user_id="u", item_id="a"),
+    ]
+    exposures, outcomes, _ = play(events)
+    corrected = [o.labels for o in outcomes if o.correction]
+    assert corrected == [{"dwell_ms": (900.0,)}, {"cart": (1.0,)}]
+    assert last_labels(exposures, outcomes)["i", "a", "dwell_ms"] == 900.0
+
+
+def test_a_rating_is_an_example_of_its_own() -> None:
+    """Known at once, closed at once, without negatives; a review without a rating is none."""
+    rated = Review(event_id="r", time_ms=5_000, user_id="u", item_id="a", rating=4.0)
+    silent = Review(event_id="s", time_ms=5_001, user_id="u", item_id="a", text="fine")
+    exposures, outcomes, join = play([rated, silent, rated])
+    assert [(e.exposure_id, e.needs_negatives, len(e.items)) for e in exposures] == [
+        ("r", False, 1)
+    ]
+    assert [(o.labels, o.closed) for o in outcomes] == [({"rating": (4.0,)}, True)]
+    assert (join.counts["review"], join.counts["duplicates"]) == (1, 1)
 
 
 def test_an_exposure_that_arrives_after_its_click_takes_the_label() -> None:
@@ -202,6 +248,8 @@ def test_an_exposure_that_arrives_after_its_click_takes_the_label() -> None:
         ("i", "b", "click"): 0.0,
         ("i", "a", "purchase"): 0.0,
         ("i", "b", "purchase"): 0.0,
+        ("i", "a", "cart"): 0.0,
+        ("i", "b", "cart"): 0.0,
     }
     withdrawn = [o for o in outcomes if o.exposure_id == "k"]
     assert [(o.revision, o.labels, o.closed) for o in withdrawn] == [(0, {}, True)]
@@ -312,7 +360,11 @@ def test_the_keyed_functions_run_without_the_runner() -> None:
                     emitted += out.outcomes
                     timers += out.timers
     assert state is None
-    assert [o.labels for o in emitted] == [{"click": (1.0,)}, {"purchase": (0.0,)}, {}]
+    assert [o.labels for o in emitted] == [
+        {"click": (1.0,)},
+        {"purchase": (0.0,), "cart": (0.0,)},
+        {},
+    ]
 
 
 def test_a_broken_state_is_refused() -> None:
@@ -342,7 +394,9 @@ def histories(draw: st.DrawFn) -> list[AnyEvent]:
         user, item = draw(st.sampled_from("uw")), draw(st.sampled_from(ITEMS))
         request = draw(st.sampled_from(["", "", "r1", "r2"]))
         order = draw(st.sampled_from(["o1", "o2"]))
-        kind = draw(st.sampled_from(["show", "show", "click", "click", "view", "buy", "refund"]))
+        kind = draw(
+            st.sampled_from(["show", "show", "click", "click", "view", "cart", "buy", "refund"])
+        )
         common = {"event_id": f"e{n:02}", "time_ms": time_ms, "user_id": user}
         if kind == "show":
             listed = draw(st.permutations(ITEMS))[: draw(st.integers(1, 3))]
@@ -351,7 +405,9 @@ def histories(draw: st.DrawFn) -> list[AnyEvent]:
         elif kind == "click":
             events.append(Click(**common, item_id=item, request_id=request))
         elif kind == "view":
-            events.append(View(**common, item_id=item))
+            events.append(View(**common, item_id=item, dwell_ms=draw(st.integers(0, 99))))
+        elif kind == "cart":
+            events.append(AddToCart(**common, item_id=item))
         elif kind == "buy":
             events.append(Purchase(**common, item_id=item, order_id=order, request_id=request))
         else:

@@ -15,6 +15,7 @@ from stream_mtl.batch import Batch, concat
 from stream_mtl.config import Config
 from stream_mtl.errors import ConfigError, NumericError, StateError
 from stream_mtl.learner import Learner
+from stream_mtl.models import MODELS
 from stream_mtl.state import State, digest
 from stream_mtl.tasks import TASKS
 from stream_mtl.tasks.base import Place, Settings
@@ -106,7 +107,7 @@ def test_same_rows_give_the_same_bits() -> None:
 
 
 @pytest.mark.parametrize("loss", ["none", "er", "der++"])
-@pytest.mark.parametrize("name", ["mmoe", "shared_bottom"])
+@pytest.mark.parametrize("name", MODELS)
 def test_restored_learner_goes_on_bit_for_bit(loss: str, name: str) -> None:
     model = {**config().model.model_dump(), "name": name}
     sections = {"rehearsal": {"loss": loss}, "model": model, "balancer": {"name": "weighted"}}
@@ -118,6 +119,41 @@ def test_restored_learner_goes_on_bit_for_bit(loss: str, name: str) -> None:
         assert report == resumed.step(rows(64, first=64 * i))
     assert digest(straight.state()) == digest(resumed.state())
     assert resumed.version == 10
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {"interactions": "fm+dcn", "domain_gates": True},
+    {"dropout": 0.3},
+    {"private_fields": ["item"]},
+]
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: "+".join(option))
+def test_restored_learner_with_options_goes_on_bit_for_bit(option: dict[str, Any]) -> None:
+    model = {**config().model.model_dump(), **option}
+    straight = taught(model=model)
+    resumed = learner(model=model)
+    resumed.restore(frozen(straight.state()))
+    for i in range(6, 10):
+        report = straight.step(rows(64, first=64 * i))
+        assert report == resumed.step(rows(64, first=64 * i))
+    assert digest(straight.state()) == digest(resumed.state())
+
+
+def test_dropout_is_on_in_a_step_and_off_at_serving() -> None:
+    """The loss of the first step differs from that without; what is predicted before it does not."""
+    model = config().model.model_dump()
+    for average in (0.0, 0.9):  # what is served may be the learning model itself
+        served = {"average": average}
+        plain, dropping = (
+            taught(model={**model, "dropout": rate}, learner=served) for rate in (0.0, 0.5)
+        )
+        assert plain.step(rows(64)).losses != dropping.step(rows(64)).losses
+        batch = rows(50, first=900)
+        first_BT = dropping.predict(batch).prob_BT
+        assert torch.equal(first_BT, dropping.predict(batch).prob_BT)
+        whole = torch.cat([dropping.predict(batch.rows(i, i + 1)).prob_BT for i in range(50)])
+        torch.testing.assert_close(first_BT, whole)
 
 
 def test_state_that_does_not_fit_is_refused_with_its_parts_and_changes_nothing() -> None:

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from stream_mtl.config import Config
-from stream_mtl.cut import CutResult, Output, Record, Reject
+from stream_mtl.cut import CutResult, DriftAlarm, Output, Record, Reject
 from stream_mtl.metrics import MAX_PARTITIONS, METRICS, Metrics
 from workers.observer import CheckpointFacts, CutFacts
 from workers.watch import Health, Watch
@@ -26,6 +26,7 @@ PINNED = {
     "consumer_lag_records": ("topic", "partition"),
     "digest_mismatches": (),
     "dlq_records": ("reason",),
+    "drift_alarms": ("task",),
     "event_time_lag_seconds": (),
     "events_consumed": ("topic", "kind"),
     "events_deduplicated": (),
@@ -145,6 +146,7 @@ def test_a_committed_cut_is_counted() -> None:
         rejects=(Reject(record, "not_json", "serde"),),
         counts={"events": 3, "duplicates": 1},
         event_time=5,
+        drifts=(DriftAlarm("purchase", "entropy", True),),
     )
     quality = {"click": {"labels": 10, "positives": 2, "auc": 0.7, "forgetting": None}}
     watch.cut(
@@ -168,6 +170,8 @@ def test_a_committed_cut_is_counted() -> None:
         ("labels_joined_total", {"task": "click", "result": "negative"}, 8),
         ("prequential_auc", {"task": "click", "window": "lifetime"}, 0.7),
         ("assigned_partitions", {}, 2),
+        ("drift_alarms_total", {"task": "purchase"}, 1),
+        ("drift_alarms_total", {"task": "click"}, 0),
     ]
     for name, labels, value in expected:
         assert _value(metrics, name, **labels) == value, name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stream_mtl.cut import CutResult
+from stream_mtl.cut import CutResult, DriftAlarm
 from workers import output
 from workers.observer import CheckpointFacts, CutFacts, Several, Silent
 from workers.progress import Tally, line, progress
@@ -25,6 +25,17 @@ def test_a_line_says_what_is_learned() -> None:
     assert "1 rejected" in shown[-1]
     assert "lag 7" in shown[-1]
     assert "click AUC 0.712 NE - forgetting 0.010" in shown[-1]
+
+
+def test_a_line_says_what_drifted_since_the_line_before() -> None:
+    shown: list[str] = []
+    tally = Tally("trainer", 0.0, lambda t: shown.append(line(t)))
+    alarm = DriftAlarm("click", "calibration", rose=False)
+    result = CutResult(0, (), (), {}, "", "", 0, drifts=(alarm, alarm))
+    tally.cut(result, CutFacts(step_seconds=0.0))
+    _cut(tally, 5)
+    assert shown[0].endswith("drift: click calibration")
+    assert "drift" not in shown[1]
 
 
 def test_quality_is_not_asked_for_at_every_cut() -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from schemas.scores import SCORES
-from stream_mtl.config import DAY, HOUR
+from stream_mtl import build
+from stream_mtl.config import DAY, HOUR, Config
+from stream_mtl.errors import ConfigError
 from tests.folds import NOON, Fold, line, shop_cuts, small
 
 
@@ -129,3 +133,63 @@ def test_every_output_of_a_day_in_the_shop_is_a_valid_score_record() -> None:
                 ids = [entry["item_id"] for entry in entries]
                 assert len(set(ids)) == len(ids) <= config.scoring.published
     assert kinds == {"user", "query", "popular"}
+
+
+MANY = {
+    "click": {"kind": "binary"},
+    "cart": {"kind": "funnel", "after": "click"},
+    "purchase": {"kind": "funnel", "after": "cart"},
+    "dwell": {"kind": "regression", "label": "dwell_ms", "log": True, "center": 8.0},
+    "gender": {"kind": "multiclass", "label": "profile.gender", "values": ["f", "m"]},
+    "region": {"kind": "multiclass", "label": "profile.region", "classes": 6},
+}
+
+
+def test_what_is_said_of_a_user_stands_beside_the_lists_and_not_in_them() -> None:
+    """A probability for each value by its name; items carry the scores of tasks that speak of items."""
+    fold = opened(tasks=MANY)
+    fold.cut(line("profile", NOON + 500, user_id="bob", attributes={"region": "north"}))
+    record = fold.cut(click("ann", 1, NOON + 1_000))["user:ann"]
+    assert record is not None
+    assert set(record["user_scores"]) == {"gender", "region"}
+    assert set(record["user_scores"]["gender"]) == {"f", "m"}
+    assert sum(record["user_scores"]["gender"].values()) == pytest.approx(1, abs=1e-5)
+    assert set(record["user_scores"]["region"]) == {"north"}  # the only value that has come
+    assert set(record["lists"]["home"][0]["scores"]) == {
+        "click", "cart", "purchase", "dwell", "cart_given_click", "purchase_given_cart",
+    }  # fmt: skip
+
+
+def test_a_fold_of_many_tasks_publishes_valid_records_and_goes_on_bit_for_bit() -> None:
+    config = small(tasks=MANY, learner={"batch_rows": 64, "first_rows": 64})
+    stream = shop_cuts(config, 900)
+    one, two = build(config, "test"), build(config, "test")
+    half = len(stream) // 2
+    for cut in stream[:half]:
+        one.step(cut)
+    two.restore(one.state())
+    for cut in stream[half:]:
+        result = one.step(cut)
+        for output in result.outputs:
+            if output.value is not None:
+                SCORES.validate_json(output.value)
+        assert two.step(cut).digest == result.digest
+    assert one.state_digest() == two.state_digest()
+    assert one.totals["steps"] > 3
+
+
+def test_a_weight_for_something_that_is_not_scored_is_refused() -> None:
+    """And so is a shop without any task that could rank a list."""
+    with pytest.raises(ConfigError, match=r"scoring\.value\.klick.*click"):
+        build(small(scoring={"value": {"klick": 1.0}}), "test")
+    gender = {"gender": MANY["gender"]}
+    with pytest.raises(ConfigError, match="nothing to be ranked by"):
+        build(Config.model_validate({"tasks": gender}), "test")
+
+
+def test_default_weights_count_as_far_as_there_are_such_tasks() -> None:
+    config = small(tasks={"cart": {"kind": "binary"}})
+    fold = Fold(config)
+    fold.cut(*(item(n) for n in range(10)))
+    fold.cut(*(click(f"early{n}", n, NOON + n) for n in range(10)))
+    assert len(listed(fold.cut(click("ann", 1, NOON + 1_000))["user:ann"])) > 3

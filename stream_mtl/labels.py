@@ -1,0 +1,94 @@
+"""Where a task's labels come from: what the join, or a user's profile, says of a row.
+
+A task reads one source (`tasks.X.label`, by default its own name), as it is or as a yes or no against a
+threshold (`tasks.X.above`). Several tasks may read the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stream_mtl.config import Task
+from stream_mtl.errors import ConfigError
+from stream_mtl.shop.columns import Array
+
+PROFILE = "profile."  # and the name of the attribute
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One kind of label."""
+
+    text: str
+    of_drawn: bool  # whether a drawn negative has one, namely 0
+    number: bool = False  # not a yes or no
+
+
+SOURCES: dict[str, Source] = {
+    "click": Source("the item was clicked, within join.click_window_ms", of_drawn=True),
+    "search": Source("the same, of lists that answered a query", of_drawn=True),
+    "purchase": Source("the item was bought, within join.purchase_window_ms", of_drawn=True),
+    "cart": Source("the item was put into the cart, within the same window", of_drawn=True),
+    "dwell_ms": Source("how long the item was looked at: viewed items only", False, number=True),
+    "completion": Source("share of it that was seen: viewed items only", False, number=True),
+    "rating": Source("a review's stars, as of when it is written", False, number=True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one task reads."""
+
+    source: str
+    attribute: str = ""  # of the profile; empty when the join says it
+    above: float | None = None
+    of_drawn: bool = False
+
+    def labels(self, said_B: Array) -> Array:
+        """NaN stays NaN; against the threshold, 1 from there on."""
+        if self.above is None:
+            return said_B
+        return np.where(np.isnan(said_B), np.nan, said_B >= self.above).astype(np.float32)
+
+
+def readings(tasks: Mapping[str, Task]) -> tuple[Reading, ...]:
+    """One a task, in their order. ConfigError where a source does not exist or does not suit the kind."""
+    return tuple(_reading(name, task) for name, task in tasks.items())
+
+
+def _reading(name: str, task: Task) -> Reading:
+    source = task.label or name
+    if source.startswith(PROFILE) and len(source) > len(PROFILE):
+        if task.kind != "multiclass":
+            raise ConfigError(
+                f"tasks.{name}.label = {source!r}: an attribute of the profile is one of several values;"
+                f" use kind = 'multiclass' with `classes` or `values`, found {task.kind!r}"
+            )
+        return Reading(source, source.removeprefix(PROFILE))
+    found = SOURCES.get(source)
+    if found is None:
+        raise ConfigError(
+            f"tasks.{name}.label = {source!r} is not a source of labels; use one of:"
+            f" {', '.join(sorted(SOURCES))}, or {PROFILE}ATTRIBUTE (the default is the task's own name)"
+        )
+    if task.kind == "multiclass" or (
+        found.number and task.above is None and task.kind != "regression"
+    ):
+        raise ConfigError(
+            f"tasks.{name}: kind {task.kind!r} cannot learn {source!r} ({found.text}); use kind"
+            " 'regression', or `above` to make a yes or no of it"
+        )
+    return Reading(source, above=task.above, of_drawn=found.of_drawn)
+
+
+def attributes(tasks: Mapping[str, Task]) -> dict[str, Sequence[str] | int]:
+    """Profile attributes that tasks read, with their values where they are named, else how many there may be."""
+    found: dict[str, Sequence[str] | int] = {}
+    for name, task in tasks.items():
+        attribute = (task.label or name).removeprefix(PROFILE)
+        if attribute != (task.label or name):
+            found[attribute] = task.values or task.classes
+    return found
