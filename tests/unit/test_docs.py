@@ -43,7 +43,7 @@ def test_the_tasks_shown_are_a_configuration_that_learns() -> None:
     config = small(**tomllib.loads(text))
     assert len(config.tasks) == 6
     model = build(Config.model_validate(config.model_dump()), "test")
-    for cut in shop_cuts(config, 400):
+    for cut in shop_cuts(config, 900):
         model.step(cut)
     assert model.totals["scores"] > 0
 
