@@ -182,16 +182,19 @@ class _Search:
         return given
 
     def _seed_gains(self, given: TrialFold) -> list[float]:
-        """How far the same configuration moves by its seed alone."""
+        """How far the same configuration moves by its seed alone; a seed that breaks down says nothing of it."""
         gains = []
         for other in range(1, self._plan.seeds + 1):
             self._listener.folding(f"the given configuration with another seed ({other})")
             config = self._config.model_copy(update={"seed": self._config.seed + other})
-            fold = self._folded(config)
-            self._fold_on(fold)
-            gains.append(
-                self._objective.gain(*map(_known, (self._later(fold), self._later(given))))
-            )
+            try:
+                fold = self._folded(config)
+                self._fold_on(fold)
+            except NumericError:
+                continue
+            later = self._later(fold)
+            if later is not None:
+                gains.append(self._objective.gain(later, _known(self._later(given))))
         return gains
 
     # ---- trials

@@ -55,7 +55,7 @@ def marks(records: int, share: float) -> Marks:
 
 
 def unpublished(config: Config) -> Config:
-    """The same learning and the same judgement, but next to no lists, which cost two thirds of the time.
+    """The same learning and the same judgement, but next to no lists, which cost more than half of the time.
 
     `candidates` stay as they are: negatives of a click that nothing had shown are drawn from them.
     """
