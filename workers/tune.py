@@ -87,7 +87,7 @@ def report_lines(report: Report) -> Iterator[str]:
         ["given", report.baseline["tuning"], report.baseline["later"], None, None]
     ]
     rows += [[f"trial {f.trial}", f.tuning, f.later, f.gain, f.needed] for f in report.finalists]
-    yield from output.table(rows, ["", "tuning", "later", "gain", "noise of events"])
+    yield from output.table(rows, ["", "tuning", "later", "gain", "needed"])
     if report.seed_gains:
         gains = ", ".join(f"{gain:+.4g}" for gain in report.seed_gains)
         yield f"gain of the given configuration by another seed: {gains}"
