@@ -16,11 +16,11 @@ Ours, where it is not the protocol's 784-400-ReLU-10:
   beta 1 are the protocol's at .05, term by term; for DER++ (alpha .5, beta 1) `alpha` is .25 at rate .1. It draws two
   batches of memory, 10 rows for labels and 10 for logits: `ratio` 2. Fine-tuning: rate .05.
 * memory: `key_reservoir` (uniform).
-Avalanche's arms: the protocol's net (SGD .05). ReplayPlugin concatenates 10 + 10 rows and takes one mean; its MIR plugin
-adds the mean of 10 rows out of 50 to that of the fresh ones. Its buffers are those that it comes with: a reservoir and
-a class-balanced one for replay, the better one counts; class-balanced, without the classes of the last batch, for MIR,
-which therefore leaves it little on
-Permuted-MNIST, where a batch has most classes. MIR runs in both uses: its published figures are of the streaming one.
+Avalanche's arms: the protocol's net. ReplayPlugin concatenates 10 + 10 rows and takes one mean, so it runs at rate .05 and
+at .1, which is ours; its MIR plugin adds the mean of 10 rows out of 50 to that of the fresh ones, at .05. Buffers are those
+that it comes with: for replay a reservoir and a class-balanced one, for MIR a class-balanced one without the classes of the
+last batch. With an experience a task it is told where tasks end and replays earlier tasks alone; with an experience a
+micro-batch it knows as much as ours. Its best counts, of both uses, against the better of our two memories for ER.
 
 Time: CPU time of one thread in training alone, per update. It is told for the protocol's 10 + 10 rows and 500 of memory, and
 for a stream's 256 + 256 and 10,000 (digits drawn again and again), where rows are what an update costs.
@@ -233,11 +233,11 @@ def many_digits(updates: int, dose: Dose, tasks: int) -> Stream:
     return Stream(parts, [Rows(rows.pixel_NP[::10], rows.digit_N[::10])])
 
 
-def told(name: str, runs: Sequence[Run], least: float | None, why: str = "") -> list[Figure]:
+def told(name: str, runs: Sequence[Run], least: float | None) -> list[Figure]:
     accuracy, lost = [r.accuracy for r in runs], [r.forgetting for r in runs]
     mean = float(np.mean(accuracy))
     measured = f"{mean:.1f} +- {np.std(accuracy):.1f}"
-    target = "" if least is None else f">= {least:.1f}{why}"
+    target = "" if least is None else f">= {least:.1f}"
     holds = None if least is None else mean >= least
     note(
         f"{name}: {measured}, forgetting {np.mean(lost):.1f}, {np.mean([r.ms for r in runs]):.2f} ms"
@@ -261,11 +261,15 @@ def accuracy(kind: str, seeds: int) -> list[Figure]:
         runs = [avalanche.native(peer, stream, seed) for seed, stream in enumerate(streams)]
         peers[peer] = float(np.mean([r.accuracy for r in runs]))
         figures += told(f"{kind}: Avalanche {peer}, an experience a task", runs, None)
-    online = [avalanche.streaming("MIR", s, seed, 60.0)[0] for seed, s in enumerate(streams)]
-    figures += told(f"{kind}: Avalanche MIR, an experience a micro-batch", online, None)
+    for peer in avalanche.STREAMED:
+        name = f"{peer}, an experience a micro-batch"
+        runs = [avalanche.streaming(peer, s, seed, 60.0)[0] for seed, s in enumerate(streams)]
+        peers[name] = float(np.mean([r.accuracy for r in runs]))
+        figures += told(f"{kind}: Avalanche {name}", runs, None)[:1]
+    mine["ER"] = max(mine["ER"], mine["ER class-balanced"])
     pairs = {
-        "ER": max(one for name, one in peers.items() if name != "MIR"),
-        "MIR": max(peers["MIR"], float(np.mean([r.accuracy for r in online]))),
+        "ER": max(mean for name, mean in peers.items() if not name.startswith("MIR")),
+        "MIR": max(mean for name, mean in peers.items() if name.startswith("MIR")),
     }
     for name, theirs in pairs.items():
         lead = mine[name] - theirs

@@ -37,7 +37,7 @@ def replay(kind: str, dose: Dose) -> Any:
         )
     policy = (
         ReservoirSamplingBuffer(max_size=dose.memory)
-        if kind == "replay, reservoir"
+        if kind.startswith("replay, reservoir")
         else ClassBalancedBuffer(max_size=dose.memory, adaptive_size=True)
     )
     return ReplayPlugin(
@@ -45,7 +45,16 @@ def replay(kind: str, dose: Dose) -> Any:
     )
 
 
-KINDS = ("replay, reservoir", "replay, class-balanced", "MIR")
+# Replay takes one mean over fresh and remembered rows: at twice the rate, each is worth what the protocol's sum of two
+# means makes of it. MIR's plugin adds two means itself.
+KINDS = {
+    "replay, reservoir": RATE,
+    "replay, class-balanced": RATE,
+    "replay, reservoir, rate .1": 2 * RATE,
+    "replay, class-balanced, rate .1": 2 * RATE,
+    "MIR": RATE,
+}
+STREAMED = ("replay, reservoir, rate .1", "replay, class-balanced, rate .1", "MIR")
 
 
 def strategy(kind: str, seed: int, dose: Dose) -> Any:
@@ -54,7 +63,7 @@ def strategy(kind: str, seed: int, dose: Dose) -> Any:
     model = net(seed)
     return Naive(
         model=model,
-        optimizer=torch.optim.SGD(model.parameters(), lr=RATE),
+        optimizer=torch.optim.SGD(model.parameters(), lr=KINDS[kind]),
         criterion=nn.CrossEntropyLoss(),
         train_mb_size=dose.batch,
         train_epochs=1,

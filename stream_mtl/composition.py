@@ -35,6 +35,8 @@ def parts(config: Config, encoder: Encoder) -> Parts:
     retrieval = Retrieval(shop, config)
     features = Features(shop, retrieval, config)
     learner = Learner(features.spec, config, choose_device(config.device))
+    if config.adapt.grow:
+        _check_growth(config, learner)
     return Parts(
         watermark=Watermark(config.join.out_of_order_ms, config.cut.idle_cuts),
         join=LabelJoin(joining(config.join, config.tasks)),
@@ -52,6 +54,19 @@ def parts(config: Config, encoder: Encoder) -> Parts:
         scoring=Scoring(config, shop, retrieval, features, learner),
         encoder=encoder,
     )
+
+
+def _check_growth(config: Config, learner: Learner) -> None:
+    if config.model.name != "cgc" or not config.model.spare_experts:
+        raise ConfigError(
+            f"adapt.grow needs model.name = 'cgc' with model.spare_experts; found {config.model.name!r} with"
+            f" {config.model.spare_experts}"
+        )
+    if not learner.measures_affinity:
+        raise ConfigError(
+            "adapt.grow asks whether a task's gradient pulls against the others: set balancer.affinity_every"
+            " (for example 20), or choose a gradient balancer"
+        )
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -414,6 +414,32 @@ class Drift(Section):
     )
 
 
+class Adapt(Section):
+    """What the learner does after a drift alarm and while it forgets; by default nothing."""
+
+    drift_rate: float = Field(
+        1.0, gt=0, description="factor of the dense rate while a task counts as drifted"
+    )
+    drift_version_age: NonNegative = Field(
+        0,
+        description="steps after which stored logits teach no more while a task is drifted; 0 = off",
+    )
+    forgetting: Share = Field(
+        0.02, description="AUC lost on the probes above which forgetting counts"
+    )
+    forgetting_ratio: float = Field(
+        1.0, gt=0, description="factor of rehearsal.ratio while a task forgets more than that"
+    )
+    grow: bool = Field(
+        False,
+        description="a drifted task whose gradient pulls against the others gets one more expert"
+        " (model.name = cgc with spare_experts, and balancer.affinity_every or a gradient balancer)",
+    )
+    idle: Share = Field(
+        0.01, description="grown experts that add less than this to an activation are given up"
+    )
+
+
 class Checkpoint(Section):
     interval_s: Positive = 60
     keep: Positive = Field(3, ge=2)
@@ -464,6 +490,7 @@ class Config(Section):
     scoring: Scoring = Scoring()
     evaluation: Evaluation = Evaluation()
     drift: Drift = Drift()
+    adapt: Adapt = Adapt()
     checkpoint: Checkpoint = Checkpoint()
     dlq: DeadLetters = DeadLetters()
     metrics: Metrics = Metrics()
@@ -499,6 +526,7 @@ SECTION_CLASS: dict[str, KeyClass] = {
     "scoring": "soft",
     "evaluation": "soft",
     "drift": "soft",
+    "adapt": "soft",
     "checkpoint": "runtime",
     "dlq": "soft",
     "metrics": "runtime",

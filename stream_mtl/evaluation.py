@@ -163,6 +163,14 @@ class Evaluation:
         """Alarms since the last call: to be called at every cut."""
         return self._drift.take()
 
+    def forgetting(self) -> dict[str, float | None]:
+        """Of every task; None before its probes were measured."""
+        return {name: self._probes.forgetting(t) for t, name in enumerate(self._spec.tasks)}
+
+    def held_out(self) -> Batch:
+        """Some probe rows of every task and domain."""
+        return self._probes.some()
+
     def drifted(self) -> tuple[str, ...]:
         """Tasks that had an alarm lately (`drift.recent` labels)."""
         return self._drift.drifted()

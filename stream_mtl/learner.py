@@ -18,6 +18,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from stream_mtl.adaptation import Adaptation
 from stream_mtl.averaging import AveragedModel
 from stream_mtl.backward import Backward
 from stream_mtl.balancers import BALANCERS
@@ -123,6 +124,7 @@ class Learner:
                 "rehearsal.loss = 'agem' needs the whole gradient of a step, which balancer.name ="
                 f" {config.balancer.name!r} or balancer.affinity_every cuts at the heads; use another one"
             )
+        self._adaptation = Adaptation()
         self.rehearser = Rehearser(config, self._context, self._held, self._memories)
         self._version = self._skipped = self._skipped_in_a_row = 0
 
@@ -159,6 +161,10 @@ class Learner:
         return {
             name: len(memory) for name, memory in zip(self._spec.tasks, self._memories, strict=True)
         }
+
+    @property
+    def measures_affinity(self) -> bool:
+        return self._backward.cuts
 
     def affinity(self) -> Tensor:
         """T x T: mean cosines of the tasks' gradients lately (`task_affinity`); NaN where nothing was measured."""
@@ -225,7 +231,7 @@ class Learner:
         known = settled(fresh, self._delayed_T)
         sums = self._rates.updated(known.label_BT, known.mask_BT)
         spread_T = self._spread(sums)
-        rate = self._dense.rate(self._version)
+        rate = self._dense.rate(self._version) * self._adaptation.rate
         rows = join_rows(fresh, self.rehearser.draw(fresh, self._version, spread_T, rate))
         row_U, inverse_BL = torch.unique(self._lookup(rows.batch.sparse_BF), return_inverse=True)
         touched_UH = self._table_RH.index_select(0, row_U).requires_grad_()
@@ -248,7 +254,7 @@ class Learner:
         if not torch.tensor(numbers).isfinite().all():
             return self._refuse(len(fresh), rows)
         clip_(moving, numbers[-1], self._config.optimizer.clip_norm)
-        self._dense.step(found.dense, self._version)
+        self._dense.step(found.dense, rate)
         moved_UH = self._table.step(row_U, found.touched_UH)
         self._rates.commit(sums)
         again = partial(self._losses_now, rows, fresh, inverse_BL, moved_UH, spread_T)
@@ -264,6 +270,11 @@ class Learner:
         self._aid.learned(fresh, self._version)
         self.rehearser.learned(row_U, self._version)
         return self._report(rows, numbers, seen.active_T.tolist(), _digest(row_U, moved_UH, loss_T))
+
+    def adapt(self, adaptation: Adaptation) -> None:
+        """How the coming steps differ from the configured ones; to be said anew before them, no state."""
+        self._adaptation = adaptation
+        self.rehearser.adapt(adaptation)
 
     def correct(self, batch: Batch) -> int:
         """Late labels: repairs the rows that memories hold; returns how many labels were written."""

@@ -106,6 +106,12 @@ METRICS: dict[str, Declared] = {
     ),
     "calibration_ratio": _gauge("Predicted over actual positives", "task"),
     "forgetting": _gauge("Best so far minus now on frozen probes", "task"),
+    "memory_overfit": _gauge(
+        "Normalised loss of probes less that of remembered rows: what is learned by heart", "task"
+    ),
+    "gate_entropy": _gauge(
+        "Of a task's mixture of experts, over its greatest; 0: one alone", "task"
+    ),
     "drift_alarms": _counter("Times a task's quality changed", "task"),
     # output
     "scores_published": _counter("Score records committed"),

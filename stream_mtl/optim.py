@@ -72,15 +72,15 @@ class DenseOptimizer:
             ]
 
     @torch.no_grad()
-    def step(self, gradients: Sequence[Tensor | None], steps: int) -> None:
-        """One gradient a parameter, in the order they were given; `steps` were done before this one."""
+    def step(self, gradients: Sequence[Tensor | None], rate: float) -> None:
+        """One gradient a parameter, in the order they were given; `rate` as `rate(steps)` has it, or another."""
         moving = [i for i, gradient in enumerate(gradients) if gradient is not None]
         parameters = [self._named[i][1].detach() for i in moving]
         given = [gradient for gradient in gradients if gradient is not None]
         if self._settings.dense == "sgd":
-            self._sgd(parameters, given, self.rate(steps))
+            self._sgd(parameters, given, rate)
         elif moving:
-            self._adamw(parameters, given, [self._moments[i] for i in moving], self.rate(steps))
+            self._adamw(parameters, given, [self._moments[i] for i in moving], rate)
 
     def forget(self, parameters: Sequence[nn.Parameter]) -> None:
         """Start the moments of these parameters afresh: what they belong to is new."""

@@ -18,9 +18,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stream_mtl import state as states
+from stream_mtl.adaptation import adaptation, pulls_away
 from stream_mtl.batch import Batch, concat
 from stream_mtl.config import Config
-from stream_mtl.cut import Cut, CutResult, Output, Reject
+from stream_mtl.cut import Cut, CutResult, DriftAlarm, Output, Reject
 from stream_mtl.errors import ConfigError
 from stream_mtl.evaluation import Evaluation
 from stream_mtl.events import AnyEvent, Command, Outcome
@@ -65,6 +66,12 @@ class Pipeline:
         self.cuts = 0  # cuts folded = number of the next cut
         self.totals: Counter[str] = Counter()
         self.reports: list[StepReport] = []  # of the newest cut, for metrics
+        self.health: dict[
+            str, float
+        ] = {}  # of experts and gates, as of the newest probe evaluation
+        self.overfitting: dict[str, float] = {}  # of the memories, as of then
+        self._drifts: tuple[DriftAlarm, ...] = ()
+        self._grown: list[dict[str, object]] = []
         self._chain = ""
         self._event_time = 0
 
@@ -129,7 +136,7 @@ class Pipeline:
     def _learn(self, outcomes: Sequence[Outcome], counts: Counter[str]) -> None:
         """Judge what was served, then train on it; late labels mend the memories first."""
         parts = self.parts
-        self.reports = []
+        self.reports, self._drifts, self._grown = [], (), []
         if outcomes:
             rows = parts.features.rows(outcomes)
             parts.evaluation.observe(rows.served_BC, rows.batch)
@@ -144,13 +151,34 @@ class Pipeline:
             parts.learner.correct(rows.corrections)
             parts.pending.add(rows.corrections)
             counts["example_rows"] += len(rows.batch) + len(rows.corrections)
+            self._drifts = parts.evaluation.take_drifts()
+            self._adapt()
         for batch in parts.pending.full():
             self.reports.append(parts.learner.step(batch))
             counts["steps"] += 1
             if parts.learner.version % self.config.evaluation.probe_every == 0:
-                parts.evaluation.evaluate_probes(
-                    lambda probes: parts.learner.predict(probes).output_BC
-                )
+                self._look_back(batch)
+
+    def _adapt(self) -> None:
+        """Answer what the evaluation has seen: the steps to come, and experts for tasks that drift apart."""
+        parts, settings = self.parts, self.config.adapt
+        lost = parts.evaluation.forgetting()
+        parts.learner.adapt(adaptation(settings, parts.evaluation.drifted(), lost))
+        if settings.grow:
+            for task in dict.fromkeys(alarm.task for alarm in self._drifts):
+                place = list(self.config.tasks).index(task)
+                if pulls_away(place, parts.learner.affinity()) and parts.learner.grow(task):
+                    self._grown.append({"kind": "grow_expert", "task": task})
+
+    def _look_back(self, batch: Batch) -> None:
+        """Every so many steps: what is still known of the probes, and how the parts of the model are."""
+        parts = self.parts
+        parts.evaluation.evaluate_probes(lambda probes: parts.learner.predict(probes).output_BC)
+        self.health = parts.learner.health(batch)
+        self.overfitting = parts.learner.overfitting(parts.evaluation.held_out())
+        if self.config.adapt.grow:
+            given_up = parts.learner.merge_idle(batch, self.config.adapt.idle)
+            self._grown += [{"kind": "merge_expert", "expert": name} for name in given_up]
 
     def _obey(
         self, commands: Sequence[Command], cut: Cut
@@ -159,6 +187,7 @@ class Pipeline:
         decisions: list[dict[str, object]] = [
             {"kind": "nonfinite_step", "step": r.step} for r in self.reports if r.nonfinite
         ]
+        decisions += self._grown
         outputs: list[Output] = []
         for command in commands:
             decision: dict[str, object] = {"kind": command.kind, "command_id": command.command_id}
@@ -256,7 +285,7 @@ class Pipeline:
             digest=self._chain,
             event_time=event_time,
             decisions=tuple(decisions),
-            drifts=self.parts.evaluation.take_drifts(),
+            drifts=self._drifts,
         )
 
     # ---- the state, whole
@@ -297,6 +326,8 @@ class Pipeline:
                 "auc_recent": recent[name]["auc"],
                 "normalized_entropy_recent": recent[name]["normalized_entropy"],
                 "memory_rows": memory_rows[name],
+                "memory_overfit": self.overfitting.get(name),
+                "gate_entropy": self.health.get(f"gate_entropy/{name}"),
             }
             for name, quality in self.parts.evaluation.summary().items()
         }

@@ -11,7 +11,7 @@ without a yes or no the share of right classes, or of the variance that is expla
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from stream_mtl.tasks.base import Spread, TaskKind
 SALT = 101  # of the hash that picks lists; no other use of `mix64` may share it
 MIN_CLASS = 20  # rows of each class below which an AUC is noise
 MIN_ROWS = 500  # a set that is not full is frozen only from here on
+SOME = 256  # rows of a set that are looked at for other measures than its own
 MAX_DOMAINS = 32  # sets a task; more domains would make the sets' memory unbounded
 
 
@@ -152,6 +153,16 @@ class Probes:
             if t == task and probe.best is not None and probe.now is not None
         ]
         return sum(gaps) / len(gaps) if gaps else None
+
+    def some(self) -> Batch:
+        """The first rows of every set; only the label of the set's own task is known."""
+        parts = [batches.empty(self._spec)]
+        for (task, _), probe in self._sets.items():
+            if probe.rows:
+                rows = probe.whole().rows(0, SOME)
+                own_T = torch.arange(len(self._spec.tasks)) == task
+                parts.append(replace(rows, mask_BT=rows.mask_BT & own_T))
+        return batches.concat(parts)
 
     def measured(self) -> dict[tuple[str, int], tuple[float, float]]:
         """(task, domain index) to (best, now) of the sets that were measured."""

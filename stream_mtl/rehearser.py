@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from stream_mtl.adaptation import Adaptation
 from stream_mtl.batch import Batch
 from stream_mtl.config import Config
 from stream_mtl.hashing import hash64
@@ -43,7 +44,13 @@ class Rehearser:
         tracked = config.memory.sampler == "staleness"
         rows = len(context.table_RH) if tracked else 0
         self._touched_R = torch.zeros(rows, dtype=torch.int64, device=context.table_RH.device)
-        self.max_version_age = config.rehearsal.max_version_age
+        self.adapt(Adaptation())
+
+    def adapt(self, adaptation: Adaptation) -> None:
+        """How the coming draws differ from the configured ones."""
+        age = adaptation.max_version_age
+        self.max_version_age = self._config.rehearsal.max_version_age if age is None else age
+        self._ratio = self._config.rehearsal.ratio * adaptation.rehearsal
 
     def draw(self, fresh: Batch, version: int, spread_T: Tensor, rate: float) -> list[Rehearsed]:
         """Rehearsed rows, split evenly over the tasks that remember any (the first get the rest).
@@ -53,7 +60,7 @@ class Rehearser:
         settings = self._config.rehearsal
         sgd = self._config.optimizer.dense == "sgd"
         interference = Interference(self._context, fresh, spread_T, rate, sgd)
-        total = round(settings.ratio * len(fresh))
+        total = round(self._ratio * len(fresh))
         filled = [task for task, memory in enumerate(self._memories) if len(memory)]
         seed = hash64(f"rehearsal/{self._config.seed}/{version}")
         generator = Generator().manual_seed(seed)

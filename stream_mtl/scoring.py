@@ -61,7 +61,7 @@ def list_value(config: Config, key: str, retired: Collection[str] = ()) -> dict[
     weights: dict[str, float] = getattr(config.scoring, key)
     gone = [*retired, *(f"{n}_given_{t.after}" for n, t in config.tasks.items() if n in retired)]
     unknown = [name for name in weights if name not in scored and name not in gone]
-    if unknown and key in config.scoring.model_fields_set:
+    if unknown and weights != getattr(type(config.scoring)(), key):
         raise ConfigError(
             f"scoring.{key}.{unknown[0]}: there is no such score; use one of: {', '.join(scored)}"
         )

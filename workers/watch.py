@@ -195,6 +195,8 @@ _QUALITY: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("calibration", "calibration_ratio", {}),
     ("forgetting", "forgetting", {}),
     ("memory_rows", "replay_memory_rows", {}),
+    ("memory_overfit", "memory_overfit", {}),
+    ("gate_entropy", "gate_entropy", {}),
 )
 
 

@@ -17,6 +17,7 @@ from stream_mtl.batch import Batch, Spec
 from stream_mtl.config import Config
 from stream_mtl.layers import Parts
 from stream_mtl.learner import Learner
+from stream_mtl.lookup import lookup
 from stream_mtl.models import MODELS
 from stream_mtl.state import State, digest
 from stream_mtl.tasks import TASKS
@@ -178,7 +179,7 @@ def backward_with(
     name: str, balancer: Balancer | GradientBalancer, gradients: str = "border"
 ) -> tuple[Backward, Forward, Tensor, Gradients]:
     kinds = [TASKS["binary"](Place(0, 0), Settings()), TASKS["listwise"](Place(1, 1), Settings())]
-    settings = config.Model(embedding_dim=4, text_dim=5, experts=3, hidden=16, tower=8)
+    settings = config.Model(name=name, embedding_dim=4, text_dim=5, experts=3, hidden=16, tower=8)
     random = torch.Generator().manual_seed(2)
     spec = replace(SPEC, tasks=("click", "search"))
     model = MODELS[name](Parts(spec, settings, kinds, random))
@@ -188,8 +189,10 @@ def backward_with(
     chosen = config.Balancer(gradients=gradients)  # type: ignore[arg-type]
     made = Backward(model, kinds, balancer, weight_T, chosen)
     batch = rows(16)
-    touched_UH = torch.randn(48, 4, generator=random).requires_grad_()
-    forward = made.forward(touched_UH, torch.arange(48).view(16, 3), batch, step=0)
+    row_BL = lookup(spec, settings)(torch.arange(48).view(16, 3))
+    row_U, inverse_BL = torch.unique(row_BL, return_inverse=True)
+    touched_UH = torch.randn(len(row_U), 4, generator=random).requires_grad_()
+    forward = made.forward(touched_UH, inverse_BL, batch, step=0)
     losses = [
         kind.loss(forward.logit_BC, batch.label_BT[:, t], batch.mask_BT[:, t], batch.list_key_B, batch.offset_B != 0).mean()
         for t, kind in enumerate(kinds)

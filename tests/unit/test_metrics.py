@@ -27,6 +27,8 @@ PINNED = {
     "digest_mismatches": (),
     "dlq_records": ("reason",),
     "drift_alarms": ("task",),
+    "gate_entropy": ("task",),
+    "memory_overfit": ("task",),
     "event_time_lag_seconds": (),
     "events_consumed": ("topic", "kind"),
     "events_deduplicated": (),

@@ -51,7 +51,7 @@ def test_adamw_equals_the_textbook_form() -> None:
         w *= 1 - 0.01 * 0.1
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
         w -= 0.01 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
-        optimizer.step([torch.from_numpy(g).float()], t - 1)
+        optimizer.step([torch.from_numpy(g).float()], optimizer.rate(t - 1))
     np.testing.assert_allclose(parameter.detach().numpy(), w, rtol=1e-5)
 
 
@@ -65,7 +65,7 @@ def test_dense_optimiser_equals_that_of_torch(kind: str) -> None:
         reference = torch.optim.AdamW([theirs], 0.02, weight_decay=0.1)
     for t in range(10):
         gradient = torch.sin(torch.arange(12.0) + t).view(4, 3)
-        optimizer.step([gradient.clone()], t)
+        optimizer.step([gradient.clone()], optimizer.rate(t))
         theirs.grad = gradient
         reference.step()
     torch.testing.assert_close(ours, theirs)
@@ -79,7 +79,8 @@ def test_the_rate_fades_from_the_first_to_the_lasting_one() -> None:
         settings = Optimizer(
             dense="sgd", dense_lr=0.2, first_lr=0.8, lr_half_life=100, weight_decay=0.0
         )
-        DenseOptimizer([("w", number)], settings).step([torch.ones(1)], steps)
+        optimizer = DenseOptimizer([("w", number)], settings)
+        optimizer.step([torch.ones(1)], optimizer.rate(steps))
         moves.append(-float(number.detach()))
     assert moves == pytest.approx([0.8, 0.5, 0.2])
 
@@ -88,7 +89,7 @@ def test_a_parameter_without_gradient_keeps_value_and_moments() -> None:
     """Not even weight decay moves it."""
     still, moving = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     optimizer = DenseOptimizer([("a", still), ("b", moving)], Optimizer(weight_decay=0.5))
-    optimizer.step([None, torch.ones(2)], 0)
+    optimizer.step([None, torch.ones(2)], 0.01)
     assert (still == 1).all()
     assert (moving != 1).all()
     assert optimizer.state()["a/step"] == 0
@@ -100,11 +101,11 @@ def test_restored_optimiser_goes_on_bit_for_bit(kind: str) -> None:
     settings = Optimizer(dense=kind)  # type: ignore[arg-type]
     first, second = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
     one, two = DenseOptimizer([("w", first)], settings), DenseOptimizer([("w", second)], settings)
-    one.step([torch.tensor([0.1, 0.2, 0.3])], 0)
+    one.step([torch.tensor([0.1, 0.2, 0.3])], 0.01)
     two.restore(one.state())
     second.data.copy_(first.data)
     for optimizer in (one, two):
-        optimizer.step([torch.tensor([0.3, -0.2, 0.1])], 1)
+        optimizer.step([torch.tensor([0.3, -0.2, 0.1])], 0.02)
     assert torch.equal(first, second)
 
 
