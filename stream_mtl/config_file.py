@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -75,14 +75,7 @@ def resolve(keys: Sequence[str], origin: str) -> tuple[Keys, Any]:
 def read(path: str | Path) -> tuple[Tree, dict[Keys, str]]:
     """The settings of a file and the origin `FILE:LINE` of each. Raises ConfigError."""
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"cannot read the config file {path}: {getattr(error, 'strerror', None) or error}; "
-            "`stream-mtl init` writes one"
-        ) from error
-    raw, line_of = (_yaml if path.suffix in {".yaml", ".yml"} else _toml)(path, text)
+    raw, line_of = parse(path, "config file", "; `stream-mtl init` writes one")
     tree: Tree = {}
     origins: dict[Keys, str] = {}
     for keys, value in _plain_values(raw):
@@ -94,6 +87,18 @@ def read(path: str | Path) -> tuple[Tree, dict[Keys, str]]:
         put(tree, place, value)
         origins[place] = origin
     return tree, origins
+
+
+def parse(path: Path, what: str, remedy: str = "") -> tuple[Tree, Callable[[Keys], int | None]]:
+    """A TOML or YAML file as it stands, and the line of each of its keys. Raises ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"cannot read the {what} {path}: {getattr(error, 'strerror', None) or error}{remedy}"
+        ) from error
+    raw, line_of = (_yaml if path.suffix in {".yaml", ".yml"} else _toml)(path, text)
+    return raw, line_of
 
 
 def put(tree: Tree, place: Keys, value: object) -> None:

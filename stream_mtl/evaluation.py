@@ -15,6 +15,7 @@ not to `observe`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,12 @@ class Totals:
         self.rates.merge(other.rates, fading)
         for task, sums in self.values.items():
             sums.merge(other.values[task], fading)
+
+    def since(self, earlier: Totals) -> Totals:
+        """What came after `earlier`, which is left as it is."""
+        between = deepcopy(earlier)
+        between.merge(self, -1.0)
+        return between
 
 
 class Evaluation:
@@ -208,18 +215,29 @@ class Evaluation:
 
     def summary(self) -> dict[str, Quality]:
         """Per task, over the whole lineage; None where a value is not defined yet."""
-        return self._qualities(self._whole, 1.0)
+        return self.qualities(self.totals())
 
     def faded(self) -> dict[str, Quality]:
         """The same with old rows fading away; counts are effective, not whole, numbers."""
-        return self._qualities(self._faded, self._config.fading)
-
-    def _qualities(self, old: Totals, fading: float) -> dict[str, Quality]:
-        totals = old
+        totals = self._none()
+        totals.merge(self._faded)
         if self._waiting:
-            totals = self._none()
-            totals.merge(old)
-            totals.merge(self._block(), fading)
+            totals.merge(self._block(), self._config.fading)
+        return self.qualities(totals)
+
+    def totals(self) -> Totals:
+        """The sums of all rows up to now, a copy: two of them and `since` give those of a span.
+
+        All but GAUC (and an NDCG list cut by the block's end) is then exact: rows that wait for their block
+        count as a block of their own.
+        """
+        totals = self._none()
+        totals.merge(self._whole)
+        totals.merge(self._block())
+        return totals
+
+    def qualities(self, totals: Totals) -> dict[str, Quality]:
+        """What `summary` says, of these sums; forgetting is always that of now."""
         return {name: self._quality(totals, i) for i, name in enumerate(self._spec.tasks)}
 
     def _quality(self, totals: Totals, task: int) -> Quality:

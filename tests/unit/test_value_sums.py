@@ -109,6 +109,25 @@ def test_an_evaluation_of_all_kinds_goes_on_after_a_restore() -> None:
     assert one.faded() == two.faded()
 
 
+def test_what_came_after_earlier_sums_is_judged_by_its_own_rows() -> None:
+    """As an evaluation that saw nothing else, wherever the blocks of waiting rows end."""
+    whole, later = (Evaluation(settings.Evaluation(), SPEC_3, kinds=KINDS) for _ in range(2))
+    parts = [labelled(300, first=300 * n) for n in range(5)]
+    for served_BC, batch in parts[:3]:
+        whole.observe(served_BC, batch)
+    earlier = whole.totals()
+    for served_BC, batch in parts[3:]:
+        whole.observe(served_BC, batch)
+        later.observe(served_BC, batch)
+    found, wanted = whole.qualities(whole.totals().since(earlier)), later.summary()
+    for name, quality in wanted.items():
+        for metric, value in quality.items():
+            if metric != "gauc":  # users within a block, and blocks end elsewhere
+                assert found[name][metric] == pytest.approx(value), (name, metric)
+    assert wanted["dwell"]["rmse"] is not None
+    assert whole.totals().since(whole.totals()).rates.total_TK.sum() == 0
+
+
 def test_probes_of_classes_and_numbers_forget_in_their_own_measure() -> None:
     """A model that was right and now says one thing of everything: it lost what it had above that."""
     evaluation = Evaluation(settings.Evaluation(probe_rows=400), SPEC_3, kinds=KINDS)

@@ -1,0 +1,31 @@
+"""Methods beside their peers, one program after the other; the exit code says whether every figure holds.
+
+python -m benchmarks.learning [--json]
+"""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks.all import run
+from benchmarks.report import parser
+
+PROGRAMS = (
+    "river_tables",
+    "movielens",
+    "digits",
+    "delayed",
+    "balancer_toy",
+    "balancer_cost",
+    "balancer_shop",
+    "model_cost",
+    "model_quality",
+)
+
+
+def main() -> int:
+    return run(PROGRAMS, parser(__doc__).parse_args().json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
