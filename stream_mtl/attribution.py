@@ -16,6 +16,7 @@ from stream_mtl.events import Exposure, Outcome, Shown
 from stream_mtl.join_state import (
     CART,
     CLICK_OPEN,
+    EARLY_OPEN,
     LATE_OPEN,
     NEVER,
     PURCHASE,
@@ -156,6 +157,8 @@ def apply(state: UserJoin, touch: Touch, config: Join, out: Emitting) -> None:
         if not orders and exposure.phase == LATE_OPEN:
             known = max(touch.time_ms, _purchase_due(exposure, config))
             _correct(exposure, ("purchase",), index, 1.0, known, out)
+        elif not orders:
+            _foretell(exposure, "purchase", index, touch, config, out)
         if touch.order_id not in orders:
             orders.append(touch.order_id)
     for source, value in touch.said:
@@ -176,6 +179,8 @@ def _say(
         due, late = _purchase_due(exposure, config), exposure.phase == LATE_OPEN
     if late:
         _correct(exposure, (source,), index, value, max(touch.time_ms, due), out)
+    elif source in AT_PURCHASE:
+        _foretell(exposure, source, index, touch, config, out)
 
 
 def _confirm(state: UserJoin, touch: Touch, config: Join, out: Emitting) -> None:
@@ -185,11 +190,17 @@ def _confirm(state: UserJoin, touch: Touch, config: Join, out: Emitting) -> None
     exposure.clicked, exposure.touched = [0], {0: touch.time_ms}
     if touch.kind == PURCHASE:
         exposure.orders[0] = [touch.order_id]
-    exposure.phase, exposure.due = PURCHASE_OPEN, _purchase_due(exposure, config)
+    wait = config.early_wait
+    if wait:
+        exposure.phase, exposure.due = EARLY_OPEN, exposure.time_ms + wait
+    else:
+        exposure.phase, exposure.due = PURCHASE_OPEN, _purchase_due(exposure, config)
     _schedule(state, exposure)
     exposure.said = {source: {0: value} for source, value in touch.said}
     labels: dict[str, tuple[float | None, ...]] = {task: (1.0,) for task in click_tasks(exposure)}
     _emit(exposure, labels | _values(exposure), touch.time_ms, out)
+    if wait == 0:
+        _emit(exposure, _bought(exposure), touch.time_ms, out, provisional=True)
 
 
 def _held(state: UserJoin, touch: Touch) -> Open | None:
@@ -252,24 +263,46 @@ def _close_window(state: UserJoin, exposure: Open, config: Join, out: Emitting) 
     at = exposure.due
     if exposure.phase == CLICK_OPEN:
         clicks = _row(exposure, exposure.clicked)
-        exposure.phase, exposure.due = PURCHASE_OPEN, _purchase_due(exposure, config)
-        _schedule(state, exposure)
         told: dict[str, tuple[float | None, ...]] = dict.fromkeys(click_tasks(exposure), clicks)
         _emit(exposure, told | _values(exposure), at, out)
+        wait = config.early_wait
+        if wait is not None and exposure.time_ms + wait > at:
+            exposure.phase, exposure.due = EARLY_OPEN, exposure.time_ms + wait
+            _schedule(state, exposure)
+            return
+    if exposure.phase in (CLICK_OPEN, EARLY_OPEN):
+        if config.early_wait is not None:
+            _emit(exposure, _bought(exposure), at, out, provisional=True)
+        exposure.phase, exposure.due = PURCHASE_OPEN, _purchase_due(exposure, config)
+        _schedule(state, exposure)
         return
     last = exposure.phase == LATE_OPEN or not config.late_ms
     labels: dict[str, tuple[float | None, ...]] = {}
     if exposure.phase == PURCHASE_OPEN:
-        labels = {
-            "purchase": _row(exposure, exposure.orders),
-            "cart": _row(exposure, exposure.said.get("cart", ())),
-        }
+        labels = _bought(exposure)
     exposure.phase, exposure.due = LATE_OPEN, at + config.late_ms
     _emit(exposure, labels, at, out, closed=last)
     if last:
         _remove(state, exposure)
     else:
         _schedule(state, exposure)
+
+
+def _bought(exposure: Open) -> dict[str, tuple[float | None, ...]]:
+    """Purchases and carts as they stand."""
+    return {
+        "purchase": _row(exposure, exposure.orders),
+        "cart": _row(exposure, exposure.said.get("cart", ())),
+    }
+
+
+def _foretell(
+    exposure: Open, source: str, index: int, touch: Touch, config: Join, out: Emitting
+) -> None:
+    """A label that was provisionally 0 turns 1 inside its window."""
+    if exposure.phase == PURCHASE_OPEN and config.early_wait is not None:
+        row = tuple(1.0 if i == index else None for i in range(len(exposure.items)))
+        _emit(exposure, {source: row}, touch.time_ms, out, provisional=True)
 
 
 def _values(exposure: Open) -> dict[str, tuple[float | None, ...]]:
@@ -313,6 +346,7 @@ def _emit(
     *,
     correction: bool = False,
     closed: bool = False,
+    provisional: bool = False,
 ) -> None:
     exposure.revision += 1
     out.outcomes.append(
@@ -324,5 +358,6 @@ def _emit(
             labels=labels,
             correction=correction,
             closed=closed,
+            provisional=provisional,
         )
     )

@@ -36,7 +36,10 @@ class Batch:
     position_B: Tensor  # int64
     prior_B: Tensor  # float32, log-odds-like score of the candidates' own order
     offset_B: Tensor  # float32, added to logits in training only: log of the inverse sampling rate
-    label_BT: Tensor  # float32; where masked 0, or (funnels with a correction) what was said before
+    label_BT: (
+        Tensor  # float32; where masked 0, or (funnels with a correction) what was said before;
+    )
+    # of a task with a delay, before it is learned: a code of `provisional`
     mask_BT: Tensor  # bool, True = label known
     weight_B: Tensor  # float32
     row_key_B: Tensor  # int64, hash of exposure and item: the example's identity

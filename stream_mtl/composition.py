@@ -11,7 +11,7 @@ from stream_mtl.errors import ConfigError
 from stream_mtl.evaluation import Evaluation
 from stream_mtl.features import Features
 from stream_mtl.label_join import LabelJoin
-from stream_mtl.labels import attributes
+from stream_mtl.labels import attributes, joining
 from stream_mtl.learner import Learner
 from stream_mtl.pending import Pending
 from stream_mtl.pipeline import Parts, Pipeline
@@ -39,7 +39,7 @@ def parts(config: Config, encoder: Encoder) -> Parts:
         _check_growth(config, learner)
     return Parts(
         watermark=Watermark(config.join.out_of_order_ms, config.cut.idle_cuts),
-        join=LabelJoin(config.join),
+        join=LabelJoin(joining(config.join, config.tasks)),
         shop=shop,
         features=features,
         evaluation=Evaluation(

@@ -103,6 +103,21 @@ class Join(Section):
     )
     max_items: Positive = Field(50, description="items kept of one exposure")
 
+    @property
+    def early_wait(self) -> int | None:
+        """When provisional purchase labels go out, in ms after the exposure; None: there are none."""
+        return None
+
+
+class EarlyJoin(Join):
+    """The join of a shop with tasks that want provisional labels (`labels.joining`)."""
+
+    early_ms: NonNegative
+
+    @property
+    def early_wait(self) -> int | None:
+        return self.early_ms
+
 
 class Features(Section):
     """Tables, counters, histories."""
@@ -188,6 +203,16 @@ class Task(Section):
     )
     log: bool = Field(False, description="regression: center and scale are of log(1 + label)")
 
+    delay: Literal["window", "vanilla", "fnw", "fnc", "es_dfm", "defuse"] = Field(
+        "window",
+        description="binary, funnel: learn when the window closes, or from provisional labels by one of these",
+    )
+    early_ms: NonNegative = Field(
+        0,
+        description="wait before the provisional label goes out, from the exposure on; at least"
+        " join.click_window_ms, but for a click that nothing had shown",
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _count_values(cls, given: Any) -> Any:
@@ -210,6 +235,13 @@ class Task(Section):
             raise ValueError(
                 f"kind {self.kind!r} with correction = {self.correction!r}: only a task of kind 'funnel' has"
                 " a step before it to correct for"
+            )
+        if self.delay != "window" and (
+            self.kind not in ("binary", "funnel") or self.listwise or self.correction != "none"
+        ):
+            raise ValueError(
+                f"kind {self.kind!r} with delay = {self.delay!r}: provisional labels are for kinds 'binary'"
+                " (without `listwise`) and 'funnel' (without `correction`); use delay = 'window'"
             )
         return self
 

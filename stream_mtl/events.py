@@ -174,6 +174,7 @@ class Outcome:
     A higher `revision` replaces what a lower one said of the same task and item. Only tasks that this
     revision trains are in `labels`. `correction`: a label that an earlier revision had given
     differently (repairs memories). `closed`: the last word; the exposure's features may be forgotten.
+    `provisional`: what was seen so far, for tasks with a `delay`; the window has not closed.
     """
 
     exposure_id: str
@@ -183,3 +184,4 @@ class Outcome:
     labels: dict[str, tuple[float | None, ...]]
     correction: bool = False
     closed: bool = False
+    provisional: bool = False

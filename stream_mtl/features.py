@@ -28,6 +28,7 @@ from stream_mtl.events import Exposure, Outcome
 from stream_mtl.hashing import hash64, mix64
 from stream_mtl.label_join import RATED
 from stream_mtl.labels import Reading, readings
+from stream_mtl.provisional import is_early, settled, told_at_last, told_early
 from stream_mtl.retrieval import Candidates, Retrieval, Viewpoint
 from stream_mtl.shop import Shop
 from stream_mtl.shop.columns import Array, Ints
@@ -47,6 +48,10 @@ class Rows:
     corrections: (
         Batch  # rows whose label changed since it was emitted, only the changed labels known
     )
+    told_BT: (
+        Tensor  # the labels of `batch` as they are learned: with codes, where a task has a delay
+    )
+    early: Batch  # rows that are told of provisionally (`provisional`): to learn from, never to judge by
 
 
 class Features:
@@ -66,6 +71,10 @@ class Features:
         self._surface: dict[str, int] = {"": 0}
         # a corrected funnel must know of a row whether it got to the step, which was said before
         self._tell_known = any(task.correction != "none" for task in config.tasks.values())
+        delays = [task.delay != "window" for task in config.tasks.values()]
+        self._delayed = [n for n, delayed in enumerate(delays) if delayed]
+        self._delayed_T = torch.tensor(delays) if self._delayed else None
+        self._none = batches.empty(self.spec)
         self._opened = np.zeros(0, np.int64)  # rows since the last `served`, in order
         empty_BT = np.zeros((0, len(config.tasks)))
         self._nothing = (self._opened, empty_BT.astype(np.float32), empty_BT > 0, self._opened > 0)
@@ -162,11 +171,19 @@ class Features:
             np.concatenate(column) for column in zip(self._nothing, *parts, strict=True)
         )
         some_B = mask_BT.any(1)
-        fresh_B, mended_B = some_B & ~mends_B, some_B & mends_B
+        fresh_B, mended_B, early_B = some_B & ~mends_B, some_B & mends_B, ~some_B
+        if self._delayed:
+            early_B = is_early(label_BT[:, self._delayed]).any(1)
+            fresh_B &= ~early_B
+        batch = self._emit(row_B[fresh_B], label_BT[fresh_B], mask_BT[fresh_B])
         rows = Rows(
-            self._emit(row_B[fresh_B], label_BT[fresh_B], mask_BT[fresh_B]),
+            settled(batch, self._delayed_T),
             torch.from_numpy(self.snapshots.columns.served[row_B[fresh_B]]),
             self._emit(row_B[mended_B], label_BT[mended_B], mask_BT[mended_B]),
+            batch.label_BT,
+            self._emit(row_B[early_B], label_BT[early_B], mask_BT[early_B])
+            if self._delayed
+            else self._none,
         )
         self.snapshots.close_all([o.exposure_id for o in outcomes if o.closed])
         return rows
@@ -186,9 +203,35 @@ class Features:
         mask_BT &= ~mends_B[:, None] | ~c.known[row_B] | (c.label[row_B] != label_BT)
         old_BT = np.where(c.known[row_B], c.label[row_B], 0.0) if self._tell_known else 0.0
         label_BT = np.where(mask_BT, label_BT, old_BT).astype(np.float32)
+        if self._delayed:
+            label_BT = self._tell(outcomes, rows_O, row_B, label_BT, mask_BT)
+            return row_B, label_BT, mask_BT, mends_B
         c.label[row_B] = np.where(mask_BT, label_BT, c.label[row_B])
         c.known[row_B] |= mask_BT
         return row_B, label_BT, mask_BT, mends_B
+
+    def _tell(
+        self,
+        outcomes: Sequence[Outcome],
+        rows_O: Sequence[int],
+        row_B: Ints,
+        label_BT: Array,
+        mask_BT: Array,
+    ) -> Array:
+        """Labels with the codes of delayed tasks; takes out of the mask (in place) what is no news provisionally."""
+        c = self.snapshots.columns
+        early_B1 = np.repeat([o.provisional for o in outcomes], rows_O)[:, None]
+        mends_B1 = np.repeat([o.correction for o in outcomes], rows_O)[:, None]
+        delayed_1T = np.isin(np.arange(mask_BT.shape[1]), self._delayed)[None]
+        early_BT, news_BT = told_early(label_BT, c.label[row_B])
+        mask_BT &= ~early_B1 | (delayed_1T & news_BT & ~c.known[row_B])
+        last_BT = told_at_last(label_BT, c.label[row_B])
+        true_BT = ~early_B1 & mask_BT
+        c.label[row_B] = np.where(true_BT, label_BT, np.where(mask_BT, early_BT, c.label[row_B]))
+        c.known[row_B] |= true_BT
+        code_BT = np.where(early_B1, early_BT, np.where(mends_B1, label_BT, last_BT))
+        told_BT: Array = np.where(mask_BT & delayed_1T, code_BT, label_BT).astype(np.float32)
+        return told_BT
 
     def _read(self, outcomes: Sequence[Outcome], rows_O: Sequence[int]) -> Array:
         """float32 [B, T], NaN where nothing is said."""

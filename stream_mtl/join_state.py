@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 NEVER = 2**62  # a time that no watermark reaches
 TOUCH, CART, PURCHASE, REFUND = range(4)  # also the order of touches that carry the same time
 CLICK_OPEN, PURCHASE_OPEN, LATE_OPEN = 0, 1, 2  # which window of an exposure closes next
+EARLY_OPEN = 3  # after the clicks, where provisional labels wait longer than they
 
 
 class Touch(NamedTuple):

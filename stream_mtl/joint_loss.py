@@ -96,9 +96,11 @@ def logit_shift(
 
 
 def exposed(logit_BC: Tensor, batch: Batch, kinds: Sequence[TaskKind]) -> Tensor:
-    """Logits as training sees them: the sampling offset shifts columns of tasks that judge an exposure,
+    """Logits as training sees them: the sampling offset shifts the first column of tasks that judge an exposure,
     not the later funnel steps."""
-    sampled_C = logit_BC.new_tensor([float(k.has_prior) for k in kinds for _ in range(k.width)])
+    sampled_C = logit_BC.new_tensor(
+        [float(k.has_prior and n == 0) for k in kinds for n in range(k.width)]
+    )
     return logit_BC + batch.offset_B.unsqueeze(1) * sampled_C
 
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stream_mtl.config import Task
+from stream_mtl.config import EarlyJoin, Join, Task
 from stream_mtl.errors import ConfigError
 from stream_mtl.shop.columns import Array
 
+AT_PURCHASE = ("purchase", "cart")  # sources whose labels are known when the purchase window closes
 PROFILE = "profile."  # and the name of the attribute
 
 
@@ -82,6 +83,32 @@ def _reading(name: str, task: Task) -> Reading:
             " 'regression', or `above` to make a yes or no of it"
         )
     return Reading(source, above=task.above, of_drawn=found.of_drawn)
+
+
+def joining(join: Join, tasks: Mapping[str, Task]) -> Join:
+    """The join, with provisional labels where tasks want them. ConfigError where there can be none."""
+    early = {name: task for name, task in tasks.items() if task.delay != "window"}
+    if not early:
+        return join
+    for name, task in early.items():
+        source = task.label or name
+        if source not in AT_PURCHASE:
+            raise ConfigError(
+                f"tasks.{name}: delay = {task.delay!r}, but labels of {source!r} come early anyway; it is for"
+                f" {' and '.join(AT_PURCHASE)}"
+            )
+    waits = {task.early_ms for task in early.values()}
+    if len(waits) > 1:
+        raise ConfigError(
+            f"tasks.{' and tasks.'.join(early)} wait {sorted(waits)} ms for their provisional labels, which go"
+            " out together: give them the same early_ms"
+        )
+    if (wait := waits.pop()) >= join.purchase_window_ms:
+        raise ConfigError(
+            f"tasks.{next(iter(early))}.early_ms = {wait} does not end before join.purchase_window_ms ="
+            f" {join.purchase_window_ms}; wait less, or use delay = 'window'"
+        )
+    return EarlyJoin(**join.model_dump(), early_ms=wait)
 
 
 def attributes(tasks: Mapping[str, Task]) -> dict[str, Sequence[str] | int]:

@@ -109,7 +109,8 @@ class Head(nn.Module):
     logit = scale * prior + bias[position] + tower(x). The tower's last layer starts at zero, and the scale
     too: the prior's unit is its own, and what it says of a probability is for the rows to tell (lists of a
     young model keep the candidates' order by `trust`). The bias never meets x (PAL; Guo et al., RecSys
-    2019); at serving it is that of the first place.
+    2019); at serving it is that of the first place. Helper logits have a tower of their own, aside: they learn of x
+    without moving what gives it.
     """
 
     def __init__(
@@ -124,9 +125,17 @@ class Head(nn.Module):
         super().__init__()
         self.dropout = Dropout(dropout)
         self.hidden = linear(inputs, tower, generator)
-        self.out = nn.Linear(tower, kind.width)
+        helpers = kind.helpers
+        self.out = nn.Linear(tower, kind.width - helpers)
         nn.init.zeros_(self.out.weight)
-        nn.init.constant_(self.out.bias, math.log(kind.base_rate / (1 - kind.base_rate)))
+        start = math.log(kind.base_rate / (1 - kind.base_rate))
+        nn.init.constant_(self.out.bias, start)
+        self.aside: nn.Sequential | None = None
+        if helpers:
+            last = nn.Linear(tower, helpers)
+            nn.init.zeros_(last.weight)
+            nn.init.constant_(last.bias, start)
+            self.aside = nn.Sequential(linear(inputs, tower, generator), nn.SiLU(), last)
         self.has_prior = kind.has_prior
         if self.has_prior:
             self.prior_scale = nn.Parameter(torch.zeros(1))
@@ -135,14 +144,20 @@ class Head(nn.Module):
     def forward(self, shared_BH: Tensor, batch: Batch) -> Tensor:
         hidden_BT = F.silu(self.hidden(self.dropout(shared_BH)))
         logit_BW: Tensor = self.out(self.dropout(hidden_BT))
-        if not self.has_prior:
+        if self.has_prior:
+            logit_BW = logit_BW + self._shown(batch).unsqueeze(1)
+        if self.aside is None:
             return logit_BW
+        # without gradient: what is learned late must not move what the task itself reads
+        return torch.cat((logit_BW, self.aside(shared_BH.detach())), 1)
+
+    def _shown(self, batch: Batch) -> Tensor:
         place_B = batch.position_B.clamp(
             min=1
         )  # not known, or at serving: as if on the first place
         bias_B = F.embedding(place_B, self.position_bias.unsqueeze(1)).squeeze(1)
-        shown_B = self.prior_scale * batch.prior_B + _POSITION_UNIT * bias_B
-        return logit_BW + shown_B.unsqueeze(1)
+        shown_B: Tensor = self.prior_scale * batch.prior_B + _POSITION_UNIT * bias_B
+        return shown_B
 
 
 @dataclass(frozen=True, slots=True)

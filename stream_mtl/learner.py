@@ -37,6 +37,7 @@ from stream_mtl.memories import held_rows, new_memories
 from stream_mtl.memory_overfit import overfitting
 from stream_mtl.models import MODELS
 from stream_mtl.optim import DenseOptimizer, TableOptimizer, clip_, copy_tensors
+from stream_mtl.provisional import settled
 from stream_mtl.reference_gradient import kept_to, reference_gradients
 from stream_mtl.registry import entry
 from stream_mtl.rehearsal import REHEARSALS
@@ -107,6 +108,8 @@ class Learner:
         self._backward = Backward(
             self._model, self._kinds, self._balancer, weight_T, config.balancer
         )
+        delayed = [config.tasks[name].delay != "window" for name in spec.tasks]
+        self._delayed_T = torch.tensor(delayed, device=device) if any(delayed) else None
         self._rates = BaseRates(self._kinds, device)
         self._trust = Trust(self._kinds, device)
         self._held = held_rows(spec, self._kinds, config.memory, config.seed, device)
@@ -225,7 +228,8 @@ class Learner:
         if not len(fresh):
             return StepReport(self._version, {}, {}, 0.0, False, 0, 0, "")
         fresh = self._here(fresh)
-        sums = self._rates.updated(fresh.label_BT, fresh.mask_BT)
+        known = settled(fresh, self._delayed_T)
+        sums = self._rates.updated(known.label_BT, known.mask_BT)
         spread_T = self._spread(sums)
         rate = self._dense.rate(self._version) * self._adaptation.rate
         rows = join_rows(fresh, self.rehearser.draw(fresh, self._version, spread_T, rate))
@@ -260,9 +264,9 @@ class Learner:
         logit_BC = logit_BC.detach()[: len(fresh)]
         if self._version % 2:
             judged = min(len(fresh), _JUDGED)
-            self._trust.observe(logit_BC[:judged], fresh.rows(0, judged))
+            self._trust.observe(logit_BC[:judged], known.rows(0, judged))
         for memory in self._memories:
-            memory.add(fresh, logit_BC, self._version)
+            memory.add(known, logit_BC, self._version)
         self._aid.learned(fresh, self._version)
         self.rehearser.learned(row_U, self._version)
         return self._report(rows, numbers, seen.active_T.tolist(), _digest(row_U, moved_UH, loss_T))

@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stream_mtl import state as states
@@ -142,7 +142,12 @@ class Pipeline:
             parts.evaluation.observe(rows.served_BC, rows.batch)
             held_out_B = parts.evaluation.is_probe(rows.batch.list_key_B)
             parts.evaluation.add_probes(rows.batch.select(held_out_B))
-            parts.pending.add(rows.batch.select(~held_out_B))
+            lesson = rows.batch
+            if rows.told_BT is not lesson.label_BT:
+                lesson = replace(lesson, label_BT=rows.told_BT)
+                probe_B = parts.evaluation.is_probe(rows.early.list_key_B)
+                parts.pending.add(rows.early.select(~probe_B))
+            parts.pending.add(lesson.select(~held_out_B))
             parts.learner.correct(rows.corrections)
             parts.pending.add(rows.corrections)
             counts["example_rows"] += len(rows.batch) + len(rows.corrections)

@@ -27,7 +27,7 @@ _QUARTILES = (-0.6745, 0.0, 0.6745)  # of a normal law, in the head's unit aroun
 
 def class_edges(kind: TaskKind) -> tuple[float, ...]:
     """What parts the labels of a task into classes: see `Held.edges`. A value's classes are four ranges."""
-    if kind.width > 1:
+    if kind.spread == "class_entropy":
         return tuple(one + 0.5 for one in range(kind.width - 1))
     if isinstance(kind, Regression):
         logit_BC = torch.zeros(len(_QUARTILES), kind.columns[0] + 1)
@@ -47,7 +47,7 @@ def corrected(sample: Sample, kind: TaskKind, held: Held) -> tuple[Sample, Tenso
         return sample, None
     if shifts_logits(kind):
         log_chance_K = sample.log_chance_K.to(sample.logit_RS.device)
-        wide = kind.width > 1
+        wide = kind.spread == "class_entropy"
         return sample, log_chance_K if wide else log_chance_K[1:] - log_chance_K[:1]
     weight_B = sample.batch.weight_B * inverse_chance(sample, held)
     return replace(sample, batch=replace(sample.batch, weight_B=weight_B)), None

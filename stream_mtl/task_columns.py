@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from stream_mtl.batch import Spec
 from stream_mtl.config import Config, Task
+from stream_mtl.delayed_kind import Delayed
+from stream_mtl.delays import DELAYS
 from stream_mtl.errors import ConfigError
 from stream_mtl.tasks import TASKS
 from stream_mtl.tasks.base import Place, Settings, TaskKind
@@ -20,7 +22,7 @@ def task_kinds(spec: Spec, config: Config) -> list[TaskKind]:
         places[name] = Place(task, column, width)
         column += width
     return [
-        TASKS[one.kind](places[name], _settings(one), _before(name, places, config.tasks))
+        _kind(one, places[name], _before(name, places, config.tasks))
         for name, one in ((name, config.tasks[name]) for name in spec.tasks)
     ]
 
@@ -31,8 +33,15 @@ def logits(tasks: Mapping[str, Task]) -> int:
 
 
 def _width(task: Task) -> int:
-    """Logits of a task's head: one, one a class, or one more that imputes labels."""
+    """Logits of a task's head: one, one a class, or more that impute labels or know their delay."""
+    if task.delay != "window":
+        return 1 + DELAYS[task.delay].heads
     return 2 if task.correction == "dr" else max(1, task.classes)
+
+
+def _kind(task: Task, place: Place, after: Sequence[Place]) -> TaskKind:
+    kind = TASKS[task.kind](place, _settings(task), after)
+    return kind if task.delay == "window" else Delayed(kind, DELAYS[task.delay])
 
 
 def _settings(task: Task) -> Settings:

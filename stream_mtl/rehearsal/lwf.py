@@ -73,7 +73,7 @@ def distance(kind: TaskKind, logit_BC: Tensor, taught_BC: Tensor) -> Tensor:
     """Of the own head's logits from those taught, a row (B), in the unit of the kind's loss; 0 at agreement."""
     own = slice(kind.columns[0], kind.columns[0] + kind.width)
     now_BW, taught_BW = logit_BC[:, own], taught_BC[:, own]
-    if kind.width > 1:
+    if kind.spread == "class_entropy":
         log_now_BW = (now_BW / _TEMPERATURE).log_softmax(1)
         log_taught_BW = (taught_BW / _TEMPERATURE).log_softmax(1)
         return (log_taught_BW.exp() * (log_taught_BW - log_now_BW)).sum(1)
@@ -82,4 +82,4 @@ def distance(kind: TaskKind, logit_BC: Tensor, taught_BC: Tensor) -> Tensor:
     prob_BW = taught_BW.sigmoid()
     cross_BW = F.binary_cross_entropy_with_logits(now_BW, prob_BW, reduction="none")
     least_BW = F.binary_cross_entropy_with_logits(taught_BW, prob_BW, reduction="none")
-    return (cross_BW - least_BW).squeeze(1)
+    return (cross_BW - least_BW).sum(1)

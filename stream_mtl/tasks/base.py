@@ -44,6 +44,11 @@ class TaskKind(Protocol):
         ...
 
     @property
+    def helpers(self) -> int:
+        """How many of them, the last, learn of what the task reads without moving it."""
+        ...
+
+    @property
     def tasks(self) -> tuple[int, ...]:
         """Tasks whose heads the loss reads, the own one first; they move when the task is active."""
         ...
@@ -60,7 +65,7 @@ class TaskKind(Protocol):
 
     @property
     def has_prior(self) -> bool:
-        """Whether the head adds the candidates' own order and a position bias; its width is then 1."""
+        """Whether the head adds the candidates' own order and a position bias to its first logit."""
         ...
 
     @property

@@ -20,6 +20,7 @@ class Binary:
     """
 
     width = 1
+    helpers = 0
     has_prior = True
     base_rate = 0.05
     spread: Spread = "entropy"

@@ -36,6 +36,7 @@ def log1mexp(log_p: Tensor) -> Tensor:
 class Funnel:
     """BCE of the whole way; the own column holds log-odds of this step given those before."""
 
+    helpers = 0
     whole_lists = False
     has_prior = False
     base_rate = 0.1

@@ -18,6 +18,7 @@ class Listwise:
     """Softmax + 0.2 BCE; a list without a positive contributes its BCE alone."""
 
     width = 1
+    helpers = 0
     whole_lists = True
     has_prior = True
     base_rate = 0.05

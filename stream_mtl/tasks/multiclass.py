@@ -19,6 +19,7 @@ from stream_mtl.tasks.base import Place, Settings, Spread
 class MultiClass:
     """Cross-entropy, with `smoothing` > 0 that part of each label spread over all classes (Szegedy et al. 2016)."""
 
+    helpers = 0
     whole_lists = False
     has_prior = False
     base_rate = 0.5

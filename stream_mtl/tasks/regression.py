@@ -20,6 +20,7 @@ class Regression:
     """(target - logit)^2, halved; target = (label - center) / scale."""
 
     width = 1
+    helpers = 0
     whole_lists = False
     has_prior = False
     base_rate = 0.5
