@@ -15,6 +15,7 @@ PROGRAMS = (
     "crash",
     "forgetting",
     "river_tables",
+    "movielens",
     "ladder",
     "throughput",
     "real_events",

@@ -19,7 +19,14 @@ Ints = npt.NDArray[np.int64]
 
 PACKAGE = "recbole"
 HOW = "MovieLens-100K is not here: pip install --no-deps recbole (the wheel carries it; it is never imported)"
-BANDS = (18, 25, 35, 45, 50, 56)  # lower edges of the age bands but the first, those of MovieLens-1M
+BANDS = (
+    18,
+    25,
+    35,
+    45,
+    50,
+    56,
+)  # lower edges of the age bands but the first, those of MovieLens-1M
 
 
 @dataclass(frozen=True, slots=True)

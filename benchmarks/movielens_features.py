@@ -39,7 +39,9 @@ def features(ratings: Ratings) -> Features:
     behaviour_NP = np.zeros((count, running.behaviour_width), np.float32)
     count_N = np.zeros(count, np.int64)
     columns = (ratings.user_N, ratings.item_N, ratings.rating_N, ratings.time_N)
-    for n, (user, film, rating, time) in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
+    for n, (user, film, rating, time) in enumerate(
+        zip(*(c.tolist() for c in columns), strict=True)
+    ):
         rating_ND[n] = running.row(user, film, time)
         behaviour_NP[n] = running.behaviour(user)
         count_N[n] = running.count_U[user]
@@ -67,7 +69,9 @@ class Running:
         self._genre_G, self._genre_count_G = np.zeros(genres), np.zeros(genres)
         decades = len(DECADES) + 1
         self._decade_UK, self._decade_count_UK = (np.zeros((users, decades)) for _ in range(2))
-        self._taste_U2 = np.zeros((users, 3))  # sums of age and popularity of the films, and ratings
+        self._taste_U2 = np.zeros(
+            (users, 3)
+        )  # sums of age and popularity of the films, and ratings
         self._films = _Alike(users, films)
         self._people = _Alike(films, users)
 
@@ -92,7 +96,9 @@ class Running:
         all_genre = self._genre_G[genres] / (self._genre_count_G[genres] + 20)
         by_decade = self._decade_UK[user, decade] / (self._decade_count_UK[user, decade] + 5)
         spread = np.sqrt((self._square_U[user] + 5) / (known + 5))
-        since, pause = (time - self._first_U[user], time - self._before_U[user]) if known else (0, 0)
+        since, pause = (
+            (time - self._first_U[user], time - self._before_U[user]) if known else (0, 0)
+        )
         films, films_weight = self._films.guess(user, film)
         people, people_weight = self._people.guess(film, user)
         return [
@@ -115,7 +121,9 @@ class Running:
         spread = np.sqrt((self._square_U[user] + 5) / (known + 5))
         bias = self._off_U[user] / (known + 5)
         rest = [age * 2, popularity / 2, rating - 2, spread, 2 * bias, np.log1p(known) / 3]
-        return np.concatenate((5 * (part - usual * known / (known + 3)), 3 * liked, 2 * decades, rest))
+        return np.concatenate(
+            (5 * (part - usual * known / (known + 3)), 3 * liked, 2 * decades, rest)
+        )
 
     def learn(self, user: int, film: int, rating: float, time: int) -> None:
         of_film, of_user = self._biases(user, film)
@@ -174,7 +182,9 @@ class _Alike:
         weight = float(np.abs(alike).sum())
         return float(alike @ left) / (weight + 0.5), float(np.log1p(weight))
 
-    def _sums(self, thing: int, given: npt.NDArray[np.int64]) -> tuple[Floats32, Floats32, Floats32]:
+    def _sums(
+        self, thing: int, given: npt.NDArray[np.int64]
+    ) -> tuple[Floats32, Floats32, Floats32]:
         """Of products, and of the squares of `thing` and of the others, over givers of both."""
         return self._product[thing, given], self._square[thing, given], self._square[given, thing]
 

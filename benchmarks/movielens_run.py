@@ -1,8 +1,8 @@
 """One pass of our learner over MovieLens-100K: every row is predicted before it is learned, by the model before its micro-batch.
 
 Two kinds of rows. A rating row asks for `rating` and `like`. A profile row stands behind every `PROFILE_EVERY`-th rating of a
-user and asks who the user is, from behaviour alone: it has the film and whether it was liked, but no user id, or
-else the model would learn by heart who the users with known profiles are. A profile is never an input, and never trained on
+user and asks who the user is, from behaviour alone: the film, whether it was liked, what the user watches and likes by genre
+and decade. It has no user id, or else the model would learn by heart who the users with known profiles are. A profile is never an input, and never trained on
 for the users who are judged by it: a fifth of all, by a hash of user and seed.
 Legend: N ratings, B rows of the stream, F sparse fields, D dense features, T tasks, C classes, U users.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from stream_mtl.learner import Learner
 
 Bools = npt.NDArray[np.bool_]
 
-PROFILE_EVERY = 4
+PROFILE_EVERY = 8
 TASKS: dict[str, dict[str, Any]] = {
     "rating": {"kind": "regression", "center": 3.5, "scale": 1.0},
     "like": {"kind": "binary"},
@@ -75,12 +76,14 @@ def stream(ratings: Ratings, features: Features) -> Stream:
     known = (ratings.gender_U, ratings.age_band_U, ratings.occupation_U)
     labels = [ratings.rating_N, liked_N, *(profile_U[user_N] for profile_U in known)]
     dense_ND = np.concatenate((features.rating_ND, features.behaviour_NP), 1)
+    dense_BD = dense_ND[rating_B]
+    dense_BD[profile_B, : features.rating_ND.shape[1]] = 0  # what a film is to a user
     spec = _spec(tuple(TASKS), dense_ND.shape[1], offset + 1)
     number_B = np.arange(len(rating_B))
     batch = replace(
         empty(spec, len(rating_B)),
         sparse_BF=torch.from_numpy(np.stack(columns, 1)),
-        dense_BD=torch.from_numpy(dense_ND[rating_B]),
+        dense_BD=torch.from_numpy(dense_BD),
         label_BT=torch.from_numpy(np.stack(labels, 1)[rating_B].astype(np.float32)),
         mask_BT=torch.from_numpy(_asked(profile_B)),
         row_key_B=torch.from_numpy(mix64(number_B, 1)),
@@ -101,7 +104,8 @@ def _spec(tasks: Sequence[str], dense: int, table_rows: int) -> Spec:
 
 def judged_users(seed: int, users: int) -> Bools:
     """U: whether a user's profile is kept from training, for judging."""
-    return mix64(np.arange(users), 1_000 + seed) % 5 == 0
+    chosen_U: Bools = mix64(np.arange(users), 1_000 + seed) % 5 == 0
+    return chosen_U
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,7 @@ class Arm:
 
     settings: Mapping[str, Mapping[str, Any]]
     tasks: tuple[str, ...] = tuple(TASKS)
-    ratings: int = 16
+    ratings: int = 32
     like_share: float = 1.0  # of the ratings of which `like` is known, by hash
 
 
@@ -134,12 +138,12 @@ class Run:
 
 def learner(arm: Arm, rows: Stream, seed: int) -> Learner:
     spec = _spec(arm.tasks, rows.batch.dense_BD.shape[1], rows.table_rows)
-    tasks = {task: {**TASKS[task], **arm.settings.get("tasks", {}).get(task, {})} for task in arm.tasks}
+    tasks = {
+        task: {**TASKS[task], **arm.settings.get("tasks", {}).get(task, {})} for task in arm.tasks
+    }
     value = {"value": {arm.tasks[0]: 1.0}, "search_value": {}}
     sections = {name: s for name, s in arm.settings.items() if name != "tasks"}
-    config = Config.model_validate(
-        {**sections, "seed": seed, "tasks": tasks, "scoring": value}
-    )
+    config = Config.model_validate({**sections, "seed": seed, "tasks": tasks, "scoring": value})
     return Learner(spec, config, torch.device("cpu"))
 
 
@@ -151,7 +155,7 @@ def run(arm: Arm, rows: Stream, seed: int, ratings: int | None = None) -> Run:
     last = int(rating_R[-1]) + 1 if ratings is None else ratings
     edges = np.searchsorted(rating_R, [*range(0, last, arm.ratings), last]).tolist()
     outputs: list[Tensor] = []
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         if start == stop:
             continue
         micro = batch.rows(start, stop)
@@ -160,7 +164,9 @@ def run(arm: Arm, rows: Stream, seed: int, ratings: int | None = None) -> Run:
         model.step(micro if bool(known.all()) else micro.select(known))
     done = edges[-1]
     in_passing = _said(arm, rows, chosen_B[:done], torch.cat(outputs), model.columns)
-    ask_R = np.flatnonzero((rows.profile_B & judged_users(seed, rows.users)[rows.user_B])[chosen_B[:done]])
+    ask_R = np.flatnonzero(
+        (rows.profile_B & judged_users(seed, rows.users)[rows.user_B])[chosen_B[:done]]
+    )
     at_end = model.predict(batch.select(torch.from_numpy(ask_R))).output_BC
     return Run(in_passing, _said(arm, rows, chosen_B[ask_R], at_end, model.columns))
 
