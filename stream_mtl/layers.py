@@ -23,6 +23,8 @@ from stream_mtl.tasks.base import TaskKind
 
 # A place is worth about one in log-odds, but AdamW moves a number by no more than its rate a step.
 _POSITION_UNIT = 10.0
+# Helper logits are of rare rows (late positives): a start like the task's own would outweigh the positives of a funnel.
+_HELPER_RATE = 0.01
 _DENSE_LIMIT = 10.0  # features arrive roughly standardised; one wild price must not drown a row
 
 
@@ -128,13 +130,12 @@ class Head(nn.Module):
         helpers = kind.helpers
         self.out = nn.Linear(tower, kind.width - helpers)
         nn.init.zeros_(self.out.weight)
-        start = math.log(kind.base_rate / (1 - kind.base_rate))
-        nn.init.constant_(self.out.bias, start)
+        nn.init.constant_(self.out.bias, math.log(kind.base_rate / (1 - kind.base_rate)))
         self.aside: nn.Sequential | None = None
         if helpers:
             last = nn.Linear(tower, helpers)
             nn.init.zeros_(last.weight)
-            nn.init.constant_(last.bias, start)
+            nn.init.constant_(last.bias, math.log(_HELPER_RATE / (1 - _HELPER_RATE)))
             self.aside = nn.Sequential(linear(inputs, tower, generator), nn.SiLU(), last)
         self.has_prior = kind.has_prior
         if self.has_prior:

@@ -13,7 +13,8 @@ _MOST = 0.5  # the biased rate p / (1 + p) cannot be more
 class Fnc:
     """Every row counts as a negative, and a positive once more as one: the rate b = p / (1 + p), served as b / (1 - b).
 
-    A row that is positive when it is first told of is both at once, so that this holds for any wait.
+    A row that is positive when it is first told of is both at once, so that this holds for any wait. In a funnel the
+    rate of the whole way is corrected; that of the step given the one before it stays the biased one.
     """
 
     heads = 0
