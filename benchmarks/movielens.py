@@ -10,8 +10,11 @@ river's tutorial, and a linear ridge on our running features, row by row: what i
 Gender, age band and occupation of a fifth of the users (by a hash of user and seed: another fifth each seed) are never
 trained on. The model of the end judges them: the mean log-probability over their profile rows; accuracy and macro F1 against the majority class of the others.
 
-Arms: all five tasks with rehearsal (ours) and without; each task alone by the same learner and settings. The settings were
-chosen on the first 40,000 ratings with seed 1; others are reported.
+Arms: all five tasks with rehearsal (ours) and without; each task alone by the same learner and settings. `rehearsal.ratio` is
+split over the tasks, so a task alone rehearses five times as many rows of its own: the gap between the arms is not
+transfer alone. The settings were chosen with seed 1, for `rating` and `like` on the first 40,000 ratings (which are part of
+the stream reported), for what a profile row holds on the whole stream; other seeds are reported, whose judged users
+overlap with those of seed 1 by chance.
 """
 
 from __future__ import annotations
