@@ -11,6 +11,7 @@ import pytest
 from stream_mtl import build
 from stream_mtl.balancers import BALANCERS
 from stream_mtl.config import Config
+from stream_mtl.delays import DELAYS
 from stream_mtl.drift import DETECTORS
 from stream_mtl.labels import SOURCES
 from stream_mtl.memory import MEMORIES
@@ -24,7 +25,7 @@ from tests.folds import as_records, shop_cuts, small
 METHODS = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
 NOT_FOR_THE_FOLD = {"ddm"}  # of errors of 0 and 1; the fold watches losses
 NAMES = sorted(
-    {*MODELS, *BALANCERS, *MEMORIES, *SAMPLERS, *REHEARSALS, *TASKS, *SOURCES, *DETECTORS}
+    {*DELAYS, *MODELS, *BALANCERS, *MEMORIES, *SAMPLERS, *REHEARSALS, *TASKS, *SOURCES, *DETECTORS}
     - NOT_FOR_THE_FOLD
 )
 
