@@ -34,9 +34,9 @@ from benchmarks.report import Figure, note, parser, tell
 from benchmarks.shop_stream import ShopStream, minilm
 from stream_mtl import Config, build
 from stream_mtl.batch import Batch, concat
-from stream_mtl.learner import StepReport
 from stream_mtl.probes import exact_auc
 from stream_mtl.simulator.scenario import phase_at
+from stream_mtl.step_report import StepReport
 
 CLICK = 0
 RETURNING, FIRST = 1, 0  # phases whose domain is followed through two others

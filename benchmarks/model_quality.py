@@ -26,7 +26,9 @@ from benchmarks.report import Figure, note, parser, tell
 from benchmarks.shop_stream import ShopStream
 from stream_mtl import Config, build
 from stream_mtl.batch import Batch, Spec, concat
-from stream_mtl.learner import Learner, Prediction, StepReport
+from stream_mtl.learner import Learner
+from stream_mtl.serving import Prediction
+from stream_mtl.step_report import StepReport
 from workers import settings
 
 FIVE = ("model.experts=2",)  # two shared experts and one a task: five in all, mmoe has four

@@ -52,6 +52,11 @@ class BaseRates:
             tuple(torch.zeros(n, dtype=torch.float64, device=device) for n in width),
         )
 
+    @property
+    def sums(self) -> LabelSums:
+        """As of now."""
+        return self._sums
+
     def updated(self, label_BT: Tensor, mask_BT: Tensor) -> LabelSums:
         """The sums after these rows; `commit` keeps them."""
         new_2T = torch.stack(((label_BT * mask_BT).sum(0), mask_BT.sum(0))).double()

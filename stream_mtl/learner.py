@@ -6,17 +6,15 @@ Legend: B rows, F sparse fields, H embedding width, T tasks, C logits of all hea
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
 
 from stream_mtl.adaptation import Adaptation
 from stream_mtl.averaging import AveragedModel
@@ -36,14 +34,16 @@ from stream_mtl.lookup import lookup
 from stream_mtl.memories import held_rows, new_memories
 from stream_mtl.memory_overfit import overfitting
 from stream_mtl.models import MODELS
-from stream_mtl.optim import DenseOptimizer, TableOptimizer, clip_, copy_tensors
+from stream_mtl.optim import DenseOptimizer, Parameters, TableOptimizer, clip_
 from stream_mtl.provisional import settled
 from stream_mtl.reference_gradient import kept_to, reference_gradients
 from stream_mtl.registry import entry
 from stream_mtl.rehearsal import REHEARSALS
 from stream_mtl.rehearsal.base import Context
 from stream_mtl.rehearser import Rehearser
-from stream_mtl.state import State, misfits, nest, unnest
+from stream_mtl.serving import Prediction, Serving
+from stream_mtl.state import State, Stateful, misfits, nest, unnest
+from stream_mtl.step_report import NO_STEP, StepReport, digest
 from stream_mtl.task_columns import task_kinds
 from stream_mtl.tasks.base import TaskKind
 from stream_mtl.trust import Trust
@@ -52,33 +52,8 @@ from stream_mtl.wiring import wired
 log = logging.getLogger(__name__)
 
 _TABLE_STD = 0.05  # one Adagrad step at the default rate moves a row about this far
-_PREDICT_ROWS = 1024  # of one forward: the experts' activations then stay in the CPU's cache
 _JUDGED = 128  # rows that the trust is judged by, every second step; more say little more
 _COUNTERS = ("version", "skipped", "skipped_in_a_row")
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """Serving's view: no sampling offset. A funnel task's probability is that of the whole way."""
-
-    prob_BT: Tensor  # one number a task: a probability, of a regression the value in its unit
-    logit_BC: Tensor
-    output_BC: Tensor  # all of it: of a multi-class task the probability of every class
-    extra: dict[str, Tensor]  # <task>_given_<after>, shape B, of every funnel task
-
-
-@dataclass(frozen=True, slots=True)
-class StepReport:
-    """What one step did. Losses are normalised: 1 is as good as knowing the base rate."""
-
-    step: int  # steps done when it was over
-    losses: dict[str, float]  # of the tasks that were active
-    weights: dict[str, float]
-    grad_norm: float
-    nonfinite: bool  # skipped before anything moved
-    rows: int
-    rehearsed: int
-    digest: str  # hex, 128 bit: touched rows after the step, and losses
 
 
 class Learner:
@@ -125,6 +100,14 @@ class Learner:
                 f" {config.balancer.name!r} or balancer.affinity_every cuts at the heads; use another one"
             )
         self._adaptation = Adaptation()
+        self._serving = Serving(
+            self._kinds,
+            self._average.served,
+            self._table_RH,
+            self._lookup,
+            self._trust,
+            self.conditional,
+        )
         self.rehearser = Rehearser(config, self._context, self._held, self._memories)
         self._version = self._skipped = self._skipped_in_a_row = 0
 
@@ -172,45 +155,20 @@ class Learner:
 
     # --- serving --------------------------------------------------------------------------------
 
-    @torch.inference_mode()
     def predict(self, batch: Batch, ranking: bool = False) -> Prediction:
-        """Probabilities of every row and task, in the order of `spec.tasks`; changes nothing.
-
-        `ranking`: for a list to be published, where a model has only the say that it has earned (`trust`).
-        """
-        batch = self._here(batch)
-        pieces = [
-            batch.rows(start, start + _PREDICT_ROWS)
-            for start in range(0, len(batch), _PREDICT_ROWS)
-        ] or [batch]
-        logit_BC = torch.cat(
-            [
-                self._average.served(F.embedding(self._lookup(p.sparse_BF), self._table_RH), p)
-                for p in pieces
-            ]
-        )
-        if ranking:
-            logit_BC = self._trust.serve(logit_BC, batch)
-        prob_BT = torch.stack([kind.score(logit_BC) for kind in self._kinds], 1)
-        output_BC = prob_BT
-        if logit_BC.shape != prob_BT.shape:
-            output_BC = torch.cat([kind.outputs(logit_BC) for kind in self._kinds], 1)
-        extra = {name: logit_BC[:, column].sigmoid() for name, column in self.conditional.items()}
-        return Prediction(prob_BT, logit_BC, output_BC, extra)
+        """Of every row and task, in the order of `spec.tasks`; changes nothing. `ranking`: see `Serving.predict`."""
+        return self._serving.predict(self._here(batch), ranking)
 
     @torch.inference_mode()
     def health(self, batch: Batch) -> dict[str, float]:
         """How the learning model's experts and gates are, on these rows (`health`); changes nothing."""
         batch = self._here(batch)
-        return health(
-            self._model, F.embedding(self._lookup(batch.sparse_BF), self._table_RH), batch
-        )
+        return health(self._model, self._context.embedded(batch), batch)
 
     def overfitting(self, held_out: Batch) -> dict[str, float]:
         """Per task: loss of rows that were never trained on less that of remembered ones; changes nothing."""
         held_out = self._here(held_out)
-        nothing = held_out.rows(0, 0)
-        spread_T = self._rates.spread(self._rates.updated(nothing.label_BT, nothing.mask_BT))
+        spread_T = self._rates.spread(self._rates.sums)
         seed = hash64(f"overfitting/{self._config.seed}/{self._version}")
         return overfitting(self._context, self._held, self._memories, held_out, spread_T, seed)
 
@@ -226,7 +184,7 @@ class Learner:
         Raises NumericError after `learner.max_nonfinite` refused steps in a row. No rows: no step.
         """
         if not len(fresh):
-            return StepReport(self._version, {}, {}, 0.0, False, 0, 0, "")
+            return replace(NO_STEP, step=self._version)
         fresh = self._here(fresh)
         known = settled(fresh, self._delayed_T)
         sums = self._rates.updated(known.label_BT, known.mask_BT)
@@ -269,7 +227,7 @@ class Learner:
             memory.add(known, logit_BC, self._version)
         self._aid.learned(fresh, self._version)
         self.rehearser.learned(row_U, self._version)
-        return self._report(rows, numbers, seen.active_T.tolist(), _digest(row_U, moved_UH, loss_T))
+        return self._report(rows, numbers, seen.active_T.tolist(), digest(row_U, moved_UH, loss_T))
 
     def adapt(self, adaptation: Adaptation) -> None:
         """How the coming steps differ from the configured ones; to be said anew before them, no state."""
@@ -314,31 +272,16 @@ class Learner:
         if not self._growth:
             return []
         batch = self._here(batch)
-        looked_up = F.embedding(self._lookup(batch.sparse_BF), self._table_RH)
-        return self._growth.merge_idle(self._model.shared(looked_up, batch)[0], below)
+        shared = self._model.shared(self._context.embedded(batch), batch)
+        return self._growth.merge_idle(shared[0], below)
 
     # --- state ----------------------------------------------------------------------------------
 
     def state(self) -> State:
-        state: State = {
-            **nest("model", {name: p.detach() for name, p in self._named}),
-            **nest("average", self._average.state()),
-            **nest("growth", self._growth.state()),
-            "table_RH": self._table_RH,
-            **nest("dense", self._dense.state()),
-            **nest("table", self._table.state()),
-            **nest("balancer", self._balancer.state()),
-            **nest("affinity", self._backward.affinity.state()),
-            **nest("rates", self._rates.state()),
-            **nest("trust", self._trust.state()),
-            **nest("rehearsal", self._aid.state()),
-            **nest("sampler", self.rehearser.state()),
-            "version": self._version,
-            "skipped": self._skipped,
-            "skipped_in_a_row": self._skipped_in_a_row,
-        }
-        for name, memory in zip(self._spec.tasks, self._memories, strict=True):
-            state.update(nest(f"memory/{name}", memory.state()))
+        state: State = {name: getattr(self, f"_{name}") for name in _COUNTERS}
+        state["table_RH"] = self._table_RH
+        for name, part in self._parts().items():
+            state |= nest(name, part.state())
         return state
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -349,21 +292,27 @@ class Learner:
                 f"saved learner does not fit this configuration: {'; '.join(faults)}; use the"
                 " configuration it was saved with, or start these parts afresh"
             )
-        copy_tensors({name: p for name, p in self._named}, unnest("model", state), "model")
-        self._average.restore(unnest("average", state))
-        self._growth.restore(unnest("growth", state))
         self._table_RH.copy_(state["table_RH"])
-        self._dense.restore(unnest("dense", state))
-        self._table.restore(unnest("table", state))
-        self._balancer.restore(unnest("balancer", state))
-        self._backward.affinity.restore(unnest("affinity", state))
-        self._rates.restore(unnest("rates", state))
-        self._trust.restore(unnest("trust", state))
-        self._aid.restore(unnest("rehearsal", state))
-        self.rehearser.restore(unnest("sampler", state))
-        for name, memory in zip(self._spec.tasks, self._memories, strict=True):
-            memory.restore(unnest(f"memory/{name}", state))
+        for name, part in self._parts().items():
+            part.restore(unnest(name, state))
         self._version, self._skipped, self._skipped_in_a_row = (int(state[k]) for k in _COUNTERS)
+
+    def _parts(self) -> dict[str, Stateful]:
+        memories = zip(self._spec.tasks, self._memories, strict=True)
+        return {
+            "model": Parameters(self._named),
+            "average": self._average,
+            "growth": self._growth,
+            "dense": self._dense,
+            "table": self._table,
+            "balancer": self._balancer,
+            "affinity": self._backward.affinity,
+            "rates": self._rates,
+            "trust": self._trust,
+            "rehearsal": self._aid,
+            "sampler": self.rehearser,
+            **{f"memory/{name}": memory for name, memory in memories},
+        }
 
     # --- parts of a step ------------------------------------------------------------------------
 
@@ -435,11 +384,4 @@ class Learner:
 
     def dense_digest(self) -> str:
         """Of all dense parameters as they are now (hex, 128 bit): asked for once a cut."""
-        return _digest(nn.utils.parameters_to_vector(self._parameters))
-
-
-def _digest(*tensors: Tensor) -> str:
-    hashed = hashlib.sha256()  # in hardware, twice as fast as blake2b
-    for tensor in tensors:
-        hashed.update(tensor.detach().cpu().numpy().tobytes())
-    return hashed.hexdigest()[:32]
+        return digest(nn.utils.parameters_to_vector(self._parameters))

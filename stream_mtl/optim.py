@@ -142,6 +142,19 @@ class DenseOptimizer:
         copy_tensors(self.state(), state, "dense optimiser")
 
 
+class Parameters:
+    """A model's parameters as state."""
+
+    def __init__(self, named: Sequence[tuple[str, nn.Parameter]]) -> None:
+        self._named = {name: parameter.detach() for name, parameter in named}
+
+    def state(self) -> State:
+        return dict(self._named)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        copy_tensors(self._named, state, "model")
+
+
 def clip_(gradients: Sequence[Tensor], norm: float, limit: float) -> None:
     """Scales gradients of the joint norm `norm` in place, so that it is at most `limit`."""
     if norm > limit:

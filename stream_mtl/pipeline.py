@@ -28,13 +28,14 @@ from stream_mtl.events import AnyEvent, Command, Outcome
 from stream_mtl.features import Features
 from stream_mtl.hashing import hash64
 from stream_mtl.label_join import LabelJoin
-from stream_mtl.learner import Learner, StepReport
+from stream_mtl.learner import Learner
 from stream_mtl.ledger import FOLD_VERSION
 from stream_mtl.pending import Pending
 from stream_mtl.scoring import Moment, Scoring
 from stream_mtl.serde import FILE_TOPIC, Decoded, decode_all
 from stream_mtl.shop import Shop
 from stream_mtl.state import State
+from stream_mtl.step_report import StepReport
 from stream_mtl.task_set import TaskSet, grown, with_task, without_task
 from stream_mtl.text import Encoder
 from stream_mtl.watermark import Watermark

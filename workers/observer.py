@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from stream_mtl.cut import CutResult
 
 if TYPE_CHECKING:
-    from stream_mtl.learner import StepReport
+    from stream_mtl.step_report import StepReport
 
 Phase = Literal[
     "starting",  # config read, nothing touched yet

@@ -13,7 +13,7 @@ from stream_mtl.metrics import Metrics
 from workers.observer import CheckpointFacts, CutFacts, Fact, Phase, Quality, Silent
 
 if TYPE_CHECKING:
-    from stream_mtl.learner import StepReport
+    from stream_mtl.step_report import StepReport
 
 _QUALITY_S = 2.0  # quality costs a summary: not at every cut
 

@@ -1,0 +1,61 @@
+"""Serving's view of a model: predictions without the sampling offset, changing nothing.
+
+Legend: B rows, F sparse fields, H embedding width, R table rows, T tasks, C logits of all heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stream_mtl.batch import Batch
+from stream_mtl.lookup import Lookup
+from stream_mtl.models.base import Model
+from stream_mtl.tasks.base import TaskKind
+from stream_mtl.trust import Trust
+
+_ROWS = 1024  # of one forward: the experts' activations then stay in the CPU's cache
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Of every row and task. A funnel task's probability is that of the whole way."""
+
+    prob_BT: Tensor  # one number a task: a probability, of a regression the value in its unit
+    logit_BC: Tensor
+    output_BC: Tensor  # all of it: of a multi-class task the probability of every class
+    extra: dict[str, Tensor]  # <task>_given_<after>, shape B, of every funnel task
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """One model with its table, as it is read. Whoever owns them may move them between two calls."""
+
+    kinds: Sequence[TaskKind]
+    model: Model
+    table_RH: Tensor
+    lookup: Lookup
+    trust: Trust
+    given: Mapping[str, int]  # scores beside those of the tasks, and the column of each
+
+    @torch.inference_mode()
+    def predict(self, batch: Batch, ranking: bool = False) -> Prediction:
+        """`ranking`: for a list to be published, where a model has only the say that it has earned (`trust`)."""
+        pieces = [batch.rows(n, n + _ROWS) for n in range(0, len(batch), _ROWS)] or [batch]
+        logit_BC = torch.cat([self.model(self.embedded(piece), piece) for piece in pieces])
+        if ranking:
+            logit_BC = self.trust.serve(logit_BC, batch)
+        prob_BT = torch.stack([kind.score(logit_BC) for kind in self.kinds], 1)
+        output_BC = prob_BT
+        if logit_BC.shape != prob_BT.shape:
+            output_BC = torch.cat([kind.outputs(logit_BC) for kind in self.kinds], 1)
+        extra = {name: logit_BC[:, column].sigmoid() for name, column in self.given.items()}
+        return Prediction(prob_BT, logit_BC, output_BC, extra)
+
+    def embedded(self, batch: Batch) -> Tensor:
+        """Looked-up embeddings, B x F x H."""
+        return F.embedding(self.lookup(batch.sparse_BF), self.table_RH)
