@@ -13,8 +13,10 @@ from stream_mtl.features import Features
 from stream_mtl.label_join import LabelJoin
 from stream_mtl.labels import attributes, joining
 from stream_mtl.learner import Learner
+from stream_mtl.parts import Parts
 from stream_mtl.pending import Pending
-from stream_mtl.pipeline import Parts, Pipeline
+from stream_mtl.pipeline import Pipeline
+from stream_mtl.reactions import Reactions
 from stream_mtl.retrieval import Retrieval
 from stream_mtl.scoring import Scoring
 from stream_mtl.shop import Shop
@@ -37,22 +39,24 @@ def parts(config: Config, encoder: Encoder) -> Parts:
     learner = Learner(features.spec, config, choose_device(config.device))
     if config.adapt.grow:
         _check_growth(config, learner)
+    evaluation = Evaluation(
+        config.evaluation,
+        features.spec,
+        [name for name, task in config.tasks.items() if task.kind == "listwise"],
+        config.drift,
+        learner.kinds,
+    )
     return Parts(
         watermark=Watermark(config.join.out_of_order_ms, config.cut.idle_cuts),
         join=LabelJoin(joining(config.join, config.tasks)),
         shop=shop,
         features=features,
-        evaluation=Evaluation(
-            config.evaluation,
-            features.spec,
-            [name for name, task in config.tasks.items() if task.kind == "listwise"],
-            config.drift,
-            learner.kinds,
-        ),
+        evaluation=evaluation,
         pending=Pending(features.spec, config.learner.batch_rows, config.learner.first_rows),
         learner=learner,
         scoring=Scoring(config, shop, retrieval, features, learner),
         encoder=encoder,
+        reactions=Reactions(config, evaluation, learner),
     )
 
 

@@ -106,3 +106,13 @@ def records_digest(records: Iterable[Record]) -> str:
             h.update(b"-1" if part is None else b"%d:" % len(part))
             h.update(part or b"")
     return h.hexdigest()
+
+
+def digest_outputs(outputs: Sequence[Output]) -> str:
+    """Hash of keys and values in order of production (hex): what a reader must find for this cut."""
+    h = hashlib.blake2b(digest_size=16)
+    for output in outputs:
+        value = output.value
+        h.update(f"{output.key}\0{-1 if value is None else len(value)}\0".encode())
+        h.update(value or b"")
+    return h.hexdigest()

@@ -14,46 +14,23 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from stream_mtl import state as states
-from stream_mtl.adaptation import adaptation, pulls_away
 from stream_mtl.batch import Batch, concat
+from stream_mtl.commands import Decision, obey
 from stream_mtl.config import Config
-from stream_mtl.cut import Cut, CutResult, DriftAlarm, Output, Reject
-from stream_mtl.errors import ConfigError
-from stream_mtl.evaluation import Evaluation
-from stream_mtl.events import AnyEvent, Command, Outcome
-from stream_mtl.features import Features
-from stream_mtl.hashing import hash64
-from stream_mtl.label_join import LabelJoin
-from stream_mtl.learner import Learner
+from stream_mtl.cut import Cut, CutResult, DriftAlarm, Output, Reject, digest_outputs
+from stream_mtl.events import AnyEvent, Outcome
 from stream_mtl.ledger import FOLD_VERSION
-from stream_mtl.pending import Pending
-from stream_mtl.scoring import Moment, Scoring
+from stream_mtl.parts import Parts
+from stream_mtl.scoring import Moment
 from stream_mtl.serde import FILE_TOPIC, Decoded, decode_all
-from stream_mtl.shop import Shop
 from stream_mtl.state import State
 from stream_mtl.step_report import StepReport
-from stream_mtl.task_set import TaskSet, grown, with_task, without_task
-from stream_mtl.text import Encoder
-from stream_mtl.watermark import Watermark
-
-
-@dataclass(slots=True)
-class Parts:
-    """The stages, built by `composition`; in the order of the flow."""
-
-    watermark: Watermark
-    join: LabelJoin
-    shop: Shop
-    features: Features
-    evaluation: Evaluation
-    pending: Pending
-    learner: Learner
-    scoring: Scoring
-    encoder: Encoder  # frozen: no state
+from stream_mtl.summary import counted, quality
+from stream_mtl.task_set import TaskSet, grown
 
 
 class Pipeline:
@@ -61,18 +38,12 @@ class Pipeline:
 
     def __init__(self, config: Config, compose: Callable[[Config], Parts], lineage: str) -> None:
         """`compose` makes the empty parts: now, and when a command adds a task."""
-        self._given, self._compose = config, compose  # as configured; `config` has all tasks
+        self.given, self._compose = config, compose  # as configured; `config` has all tasks
         self.config, self.parts, self.lineage = config, compose(config), lineage
         self.tasks = TaskSet()
         self.cuts = 0  # cuts folded = number of the next cut
         self.totals: Counter[str] = Counter()
         self.reports: list[StepReport] = []  # of the newest cut, for metrics
-        self.health: dict[
-            str, float
-        ] = {}  # of experts and gates, as of the newest probe evaluation
-        self.overfitting: dict[str, float] = {}  # of the memories, as of then
-        self._drifts: tuple[DriftAlarm, ...] = ()
-        self._grown: list[dict[str, object]] = []
         self._chain = ""
         self._event_time = 0
 
@@ -86,9 +57,11 @@ class Pipeline:
         outcomes = self._join_and_look(decoded.events, counts)
         outcomes += self._advance(cut, decoded)
         self._learn(outcomes, counts)
-        decisions, erased = self._obey(decoded.commands, cut)
-        outputs = (*erased, *self._publish(cut, counts))
-        return self._close(cut, decoded.rejects, outputs, decisions, counts, event_time)
+        decided, drifts = self._decided(), self.parts.reactions.drifts
+        obeyed, said = obey(self, decoded.commands, self._moment(cut))
+        outputs = (*said, *self._publish(cut, counts))
+        decisions = (*decided, *obeyed)
+        return self._close(cut, decoded.rejects, outputs, decisions, drifts, counts, event_time)
 
     # ---- the stages, in order
 
@@ -137,7 +110,8 @@ class Pipeline:
     def _learn(self, outcomes: Sequence[Outcome], counts: Counter[str]) -> None:
         """Judge what was served, then train on it; late labels mend the memories first."""
         parts = self.parts
-        self.reports, self._drifts, self._grown = [], (), []
+        self.reports = []
+        parts.reactions.begin()
         if outcomes:
             rows = parts.features.rows(outcomes)
             parts.evaluation.observe(rows.served_BC, rows.batch)
@@ -152,88 +126,18 @@ class Pipeline:
             parts.learner.correct(rows.corrections)
             parts.pending.add(rows.corrections)
             counts["example_rows"] += len(rows.batch) + len(rows.corrections)
-            self._drifts = parts.evaluation.take_drifts()
-            self._adapt()
+            parts.reactions.observed()
         for batch in parts.pending.full():
             self.reports.append(parts.learner.step(batch))
             counts["steps"] += 1
-            if parts.learner.version % self.config.evaluation.probe_every == 0:
-                self._look_back(batch)
+            parts.reactions.stepped(batch)
 
-    def _adapt(self) -> None:
-        """Answer what the evaluation has seen: the steps to come, and experts for tasks that drift apart."""
-        parts, settings = self.parts, self.config.adapt
-        lost = parts.evaluation.forgetting()
-        parts.learner.adapt(adaptation(settings, parts.evaluation.drifted(), lost))
-        if settings.grow:
-            for task in dict.fromkeys(alarm.task for alarm in self._drifts):
-                place = list(self.config.tasks).index(task)
-                if pulls_away(place, parts.learner.affinity()) and parts.learner.grow(task):
-                    self._grown.append({"kind": "grow_expert", "task": task})
-
-    def _look_back(self, batch: Batch) -> None:
-        """Every so many steps: what is still known of the probes, and how the parts of the model are."""
-        parts = self.parts
-        parts.evaluation.evaluate_probes(lambda probes: parts.learner.predict(probes).output_BC)
-        self.health = parts.learner.health(batch)
-        self.overfitting = parts.learner.overfitting(parts.evaluation.held_out())
-        if self.config.adapt.grow:
-            given_up = parts.learner.merge_idle(batch, self.config.adapt.idle)
-            self._grown += [{"kind": "merge_expert", "expert": name} for name in given_up]
-
-    def _obey(
-        self, commands: Sequence[Command], cut: Cut
-    ) -> tuple[list[dict[str, object]], list[Output]]:
-        """Commands apply after the events of their cut, in offset order; each leaves a decision."""
-        decisions: list[dict[str, object]] = [
+    def _decided(self) -> list[Decision]:
+        """What the fold itself has decided in this cut."""
+        refused: list[Decision] = [
             {"kind": "nonfinite_step", "step": r.step} for r in self.reports if r.nonfinite
         ]
-        decisions += self._grown
-        outputs: list[Output] = []
-        for command in commands:
-            decision: dict[str, object] = {"kind": command.kind, "command_id": command.command_id}
-            given = dict(command.arguments)
-            try:
-                if command.kind == "erase_user":
-                    outputs.append(self._erase(str(given["user_id"]), cut))
-                elif command.kind == "add_task":
-                    name = str(given.pop("task"))
-                    self._retask(with_task(self.tasks, self._given, name, given))
-                elif command.kind == "retire_task":
-                    name = str(given["task"])
-                    self._retask(without_task(self.tasks, self._given, name))
-                    self.parts.learner.forget(name)
-                    self.parts.pending.forget_labels(list(self.config.tasks).index(name))
-                else:
-                    raise ConfigError(f"{command.kind} is not carried out by this version")
-                decisions.append({**decision, "done": True})
-            except ConfigError as error:
-                decisions.append({**decision, "done": False, "reason": str(error)})
-        return decisions, outputs
-
-    def _retask(self, tasks: TaskSet) -> None:
-        """Go on with other tasks, everything else as it is. Raises ConfigError, and then nothing has changed."""
-        if tasks.added != self.tasks.added:
-            config = tasks.over(self._given)
-            parts = self._compose(config)
-            parts.encoder = self.parts.encoder
-            state = grown(_state_of(self.parts), _state_of(parts))
-            for name, part in _stateful(parts).items():
-                part.restore(states.unnest(name, state))
-            self.config, self.parts = config, parts
-        self.parts.scoring.retire(tasks.retired)
-        self.parts.features.retire(tasks.retired)
-        self.tasks = tasks
-
-    def _erase(self, user_id: str, cut: Cut) -> Output:
-        parts, key = self.parts, hash64(user_id, "user")
-        parts.join.erase(user_id)
-        parts.features.erase_user(user_id)
-        parts.shop.erase_user(user_id)
-        parts.learner.erase(key)
-        parts.evaluation.erase(key)
-        parts.pending.erase(key)
-        return parts.scoring.erase_user(user_id, self._moment(cut))
+        return [*refused, *self.parts.reactions.take()]
 
     def _publish(self, cut: Cut, counts: Counter[str]) -> tuple[Output, ...]:
         scored = self.parts.scoring.publish(self._moment(cut))
@@ -258,7 +162,8 @@ class Pipeline:
         cut: Cut,
         rejects: Sequence[Reject],
         outputs: tuple[Output, ...],
-        decisions: list[dict[str, object]],
+        decisions: tuple[Decision, ...],
+        drifts: tuple[DriftAlarm, ...],
         counts: Counter[str],
         event_time: int,
     ) -> CutResult:
@@ -285,11 +190,23 @@ class Pipeline:
             outputs_digest=outputs_digest,
             digest=self._chain,
             event_time=event_time,
-            decisions=tuple(decisions),
-            drifts=self._drifts,
+            decisions=decisions,
+            drifts=drifts,
         )
 
     # ---- the state, whole
+
+    def retask(self, tasks: TaskSet) -> None:
+        """Go on with other tasks, everything else as it is. Raises ConfigError, and then nothing has changed."""
+        if not tasks.same_model(self.tasks):
+            config = tasks.over(self.given)
+            parts = self._compose(config)
+            parts.encoder = self.parts.encoder
+            parts.restore(grown(self.parts.state(), parts.state()))
+            self.config, self.parts = config, parts
+        self.parts.scoring.retire(tasks.retired)
+        self.parts.features.retire(tasks.retired)
+        self.tasks = tasks
 
     def state(self) -> State:
         """Everything by name; tensors alias live memory, so clone before the next step."""
@@ -300,17 +217,16 @@ class Pipeline:
             "pipeline/totals": dict(self.totals),
             **states.nest("pipeline/tasks", self.tasks.state()),
         }
-        return whole | _state_of(self.parts)
+        return whole | self.parts.state()
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `state()`; raises StateError where it does not fit this config."""
-        self._retask(TaskSet.restored(states.unnest("pipeline/tasks", state)))
+        self.retask(TaskSet.restored(states.unnest("pipeline/tasks", state)))
         self.cuts = state["pipeline/cuts"]
         self.totals = Counter(state["pipeline/totals"])
         self._chain = state["pipeline/chain"]
         self._event_time = state["pipeline/event_time"]
-        for name, part in _stateful(self.parts).items():
-            part.restore(states.unnest(name, state))
+        self.parts.restore(state)
 
     def state_digest(self) -> str:
         """SHA-256 of the whole state; equal for equal folds in equal environments."""
@@ -318,66 +234,17 @@ class Pipeline:
 
     def quality(self) -> dict[str, dict[str, Any]]:
         """Per task what the summary says of it; cheap enough to be asked every second or two."""
-        memory_rows = self.parts.learner.memory_rows()
-        recent = self.parts.evaluation.faded()
-        return {
-            name: {
-                "kind": self.config.tasks[name].kind,
-                **quality,
-                "auc_recent": recent[name]["auc"],
-                "normalized_entropy_recent": recent[name]["normalized_entropy"],
-                "memory_rows": memory_rows[name],
-                "memory_overfit": self.overfitting.get(name),
-                "gate_entropy": self.health.get(f"gate_entropy/{name}"),
-            }
-            for name, quality in self.parts.evaluation.summary().items()
-        }
+        return quality(self.parts, self.config)
 
     def summary(self) -> dict[str, Any]:
         """Counts of the whole lineage and per-task quality, as `contract` promises them."""
         return {
-            "events_consumed": self.totals["events"],
-            "events_rejected": self.totals["rejected"],
-            "cuts": self.totals["cuts"],
-            "steps": self.totals["steps"],
-            "example_rows": self.totals["example_rows"],
-            "scored_rows": self.totals["scored_rows"],
-            "scores_published": self.totals["scores"],
+            **counted(self.totals),
             "state_digest": self.state_digest(),
             "lineage": self.lineage,
             "last_cut": self.cuts - 1,
             "tasks": self.quality(),
         }
-
-
-def _stateful(p: Parts) -> dict[str, states.Stateful]:
-    return {
-        "watermark": p.watermark,
-        "join": p.join,
-        "shop": p.shop,
-        "features": p.features,
-        "evaluation": p.evaluation,
-        "pending": p.pending,
-        "learner": p.learner,
-        "scoring": p.scoring,
-    }
-
-
-def _state_of(parts: Parts) -> State:
-    whole: State = {}
-    for name, part in _stateful(parts).items():
-        whole |= states.nest(name, part.state())
-    return whole
-
-
-def digest_outputs(outputs: Sequence[Output]) -> str:
-    """Hash of keys and values in order of production (hex): what a reader must find for this cut."""
-    h = hashlib.blake2b(digest_size=16)
-    for output in outputs:
-        value = output.value
-        h.update(f"{output.key}\0{-1 if value is None else len(value)}\0".encode())
-        h.update(value or b"")
-    return h.hexdigest()
 
 
 def _chunks(events: Sequence[AnyEvent], size: int) -> Iterator[Sequence[AnyEvent]]:

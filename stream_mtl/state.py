@@ -29,6 +29,16 @@ class Stateful(Protocol):
         ...
 
 
+class Stateless:
+    """For what keeps nothing between steps, where something else in its place might."""
+
+    def state(self) -> State:
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        del state
+
+
 def nest(prefix: str, state: Mapping[str, Any]) -> State:
     return {f"{prefix}/{name}": value for name, value in state.items()}
 

@@ -10,7 +10,7 @@ Legend: B rows, T tasks, C logit columns of all heads.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -31,21 +31,34 @@ class TaskSet:
 
     added: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> settings, in order
     retired: list[str] = field(default_factory=list)
+    weights: dict[str, float] = field(default_factory=dict)  # said by command, not by config
+
+    def same_model(self, other: TaskSet) -> bool:
+        """Whether both give the same configuration: who is retired says nothing about the model."""
+        return (self.added, self.weights) == (other.added, other.weights)
 
     def over(self, config: Config) -> Config:
         """The configuration with the added tasks behind its own."""
         more = {name: Task.model_validate(given) for name, given in self.added.items()}
-        return config.model_copy(update={"tasks": {**config.tasks, **more}})
+        tasks = {**config.tasks, **more}
+        for name, weight in self.weights.items():
+            tasks[name] = tasks[name].model_copy(update={"weight": weight})
+        return config.model_copy(update={"tasks": tasks})
 
     def state(self) -> State:
         return {
             "added": [[name, given] for name, given in self.added.items()],
             "retired": list(self.retired),
+            "weights": dict(self.weights),
         }
 
     @classmethod
     def restored(cls, state: Mapping[str, Any]) -> TaskSet:
-        return cls({name: dict(given) for name, given in state["added"]}, list(state["retired"]))
+        return cls(
+            {name: dict(given) for name, given in state["added"]},
+            list(state["retired"]),
+            dict(state.get("weights", {})),
+        )
 
 
 def with_task(tasks: TaskSet, config: Config, name: str, given: Mapping[str, Any]) -> TaskSet:
@@ -55,7 +68,7 @@ def with_task(tasks: TaskSet, config: Config, name: str, given: Mapping[str, Any
     plain = {
         key: list(v) if isinstance(v, tuple) else v for key, v in given.items()
     }  # as JSON has it
-    new = TaskSet({**tasks.added, name: plain}, list(tasks.retired))
+    new = replace(tasks, added={**tasks.added, name: plain})
     try:
         new.over(config)
     except ValidationError as error:
@@ -70,17 +83,28 @@ def with_task(tasks: TaskSet, config: Config, name: str, given: Mapping[str, Any
 
 def without_task(tasks: TaskSet, config: Config, name: str) -> TaskSet:
     """The set with one task retired. Raises ConfigError saying why it cannot be."""
+    _must_live(tasks, config, name)
     whole = tasks.over(config).tasks
-    if name not in whole:
-        raise ConfigError(f"there is no task {name!r}; the tasks are: {', '.join(whole)}")
-    if name in tasks.retired:
-        raise ConfigError(f"task {name!r} is retired already")
     followers = [n for n, t in whole.items() if t.after == name and n not in tasks.retired]
     if followers:
         raise ConfigError(f"task {name!r} is the way to {', '.join(followers)}: retire that first")
     if len(tasks.retired) + 1 == len(whole):
         raise ConfigError(f"task {name!r} is the last one; there must be something to learn")
-    return TaskSet(dict(tasks.added), [*tasks.retired, name])
+    return replace(tasks, retired=[*tasks.retired, name])
+
+
+def with_weight(tasks: TaskSet, config: Config, name: str, weight: float) -> TaskSet:
+    """The set with another importance of one task. Raises ConfigError where there is no such task."""
+    _must_live(tasks, config, name)
+    return replace(tasks, weights={**tasks.weights, name: weight})
+
+
+def _must_live(tasks: TaskSet, config: Config, name: str) -> None:
+    whole = tasks.over(config).tasks
+    if name not in whole:
+        raise ConfigError(f"there is no task {name!r}; the tasks are: {', '.join(whole)}")
+    if name in tasks.retired:
+        raise ConfigError(f"task {name!r} is retired already")
 
 
 def grown(old: Mapping[str, Any], fresh: Mapping[str, Any]) -> State:

@@ -8,20 +8,17 @@ is cut down to what sets them apart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from torch import Tensor
 
 from stream_mtl.balancers.base import Seen, Setup
 from stream_mtl.balancing import Floats, over_active
-from stream_mtl.state import State
+from stream_mtl.state import Stateless
 
 _ROUNDING = float(np.finfo(np.float32).eps)  # the products come from float32
 
 
-class Aligned:
+class Aligned(Stateless):
     def __init__(self, setup: Setup) -> None:
         self._weight_T = setup.weight_T
 
@@ -29,12 +26,6 @@ class Aligned:
         return over_active(align, gram_TT, self._weight_T, seen.active_T)
 
     def learn_mix(self, seen: Seen, gram_TT: Tensor) -> None: ...
-
-    def state(self) -> State:
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        del state
 
 
 def align(gram_AA: Floats, share_A: Floats) -> Floats:

@@ -9,8 +9,6 @@ alone gets its plain gradient. Where g_w vanishes, no direction helps all: the s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -18,14 +16,14 @@ from torch import Tensor
 from stream_mtl.balancers.base import Seen, Setup
 from stream_mtl.balancing import Floats, over_active
 from stream_mtl.small_qp import minimise
-from stream_mtl.state import State
+from stream_mtl.state import Stateless
 
 _FRONT = 1e-4  # of |g_w|, for gradients whose squares sum to 1 (torchjd's)
 _REGULAR = 1e-9  # on the diagonal: equal gradients must have an answer
 _ROUNDS, _SETTLED = 100, 1e-9
 
 
-class CAGrad:
+class CAGrad(Stateless):
     def __init__(self, setup: Setup) -> None:
         self._weight_T, self._c = setup.weight_T, setup.settings.c
 
@@ -38,12 +36,6 @@ class CAGrad:
         )
 
     def learn_mix(self, seen: Seen, gram_TT: Tensor) -> None: ...
-
-    def state(self) -> State:
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        del state
 
 
 def conflict_averse(gram_AA: Floats, share_A: Floats, c: float) -> Floats:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from stream_mtl.balancers.base import Seen, Setup
-from stream_mtl.state import State
+from stream_mtl.state import Stateless
 
 
-class Mean:
+class Mean(Stateless):
     def __init__(self, setup: Setup) -> None:
         """Nothing of `setup` is used here."""
 
@@ -21,9 +20,3 @@ class Mean:
         return active / active.sum().clamp(min=1.0)
 
     def learn(self, seen: Seen, again: Callable[[], Tensor]) -> None: ...
-
-    def state(self) -> State:
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        del state

@@ -8,9 +8,6 @@ drawn from the seed and the number of the step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Generator, Tensor
@@ -18,10 +15,10 @@ from torch import Generator, Tensor
 from stream_mtl.balancers.base import Seen, Setup
 from stream_mtl.balancing import Floats, over_active
 from stream_mtl.hashing import hash64
-from stream_mtl.state import State
+from stream_mtl.state import Stateless
 
 
-class PCGrad:
+class PCGrad(Stateless):
     def __init__(self, setup: Setup) -> None:
         self._weight_T, self._seed = setup.weight_T, setup.seed
 
@@ -35,12 +32,6 @@ class PCGrad:
         )
 
     def learn_mix(self, seen: Seen, gram_TT: Tensor) -> None: ...
-
-    def state(self) -> State:
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        del state
 
 
 def surgery(gram_AA: Floats, share_A: Floats, generator: Generator) -> Floats:

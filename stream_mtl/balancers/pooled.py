@@ -5,17 +5,16 @@ A task whose only part in the step is a logit term counts as one row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from torch import Tensor
 
 from stream_mtl.balancers.base import Seen, Setup
 from stream_mtl.balancing import shares
-from stream_mtl.state import State
+from stream_mtl.state import Stateless
 
 
-class Pooled:
+class Pooled(Stateless):
     def __init__(self, setup: Setup) -> None:
         self._weight_T = setup.weight_T
 
@@ -23,9 +22,3 @@ class Pooled:
         return shares(seen.rows_T.clamp(min=1), self._weight_T, seen.active_T)
 
     def learn(self, seen: Seen, again: Callable[[], Tensor]) -> None: ...
-
-    def state(self) -> State:
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        del state

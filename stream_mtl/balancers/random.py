@@ -5,8 +5,7 @@ RLW (Lin et al. 2022, arXiv 2111.10603). Drawn from the seed and the number of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
@@ -14,10 +13,10 @@ from torch import Generator, Tensor
 from stream_mtl.balancers.base import Seen, Setup
 from stream_mtl.balancing import shares, softmax
 from stream_mtl.hashing import hash64
-from stream_mtl.state import State
+from stream_mtl.state import Stateless
 
 
-class Random:
+class Random(Stateless):
     def __init__(self, setup: Setup) -> None:
         self._weight_T, self._seed = setup.weight_T, setup.seed
 
@@ -27,9 +26,3 @@ class Random:
         return shares(softmax(drawn_T, seen.active_T), self._weight_T, seen.active_T)
 
     def learn(self, seen: Seen, again: Callable[[], Tensor]) -> None: ...
-
-    def state(self) -> State:
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        del state

@@ -7,16 +7,15 @@ other methods they would share its part. Optimisers that follow the sign more th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from torch import Tensor
 
 from stream_mtl.balancers.base import Seen, Setup
-from stream_mtl.state import State
+from stream_mtl.state import Stateless
 
 
-class Sum:
+class Sum(Stateless):
     def __init__(self, setup: Setup) -> None:
         self._weight_T = setup.weight_T.float()
 
@@ -24,9 +23,3 @@ class Sum:
         return self._weight_T * seen.active_T
 
     def learn(self, seen: Seen, again: Callable[[], Tensor]) -> None: ...
-
-    def state(self) -> State:
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        del state

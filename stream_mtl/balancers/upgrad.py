@@ -8,21 +8,18 @@ the diagonal, so that gradients that depend on each other have one answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from torch import Tensor
 
 from stream_mtl.balancers.base import Seen, Setup
 from stream_mtl.balancing import Floats, over_active
 from stream_mtl.small_qp import minimise
-from stream_mtl.state import State
+from stream_mtl.state import Stateless
 
 _REGULAR = 1e-4
 
 
-class UPGrad:
+class UPGrad(Stateless):
     def __init__(self, setup: Setup) -> None:
         self._weight_T = setup.weight_T
 
@@ -30,12 +27,6 @@ class UPGrad:
         return over_active(unconflicting, gram_TT, self._weight_T, seen.active_T)
 
     def learn_mix(self, seen: Seen, gram_TT: Tensor) -> None: ...
-
-    def state(self) -> State:
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        del state
 
 
 def unconflicting(gram_AA: Floats, share_A: Floats) -> Floats:

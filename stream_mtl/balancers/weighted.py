@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from stream_mtl.balancers.base import Seen, Setup
-from stream_mtl.errors import StateError
-from stream_mtl.state import State
+from stream_mtl.state import Stateless
 
 
-class Weighted:
-    """The weights are state: a command may change them while the worker runs."""
+class Weighted(Stateless):
+    """A command may change the weights while the worker runs (`task_set`)."""
 
     def __init__(self, setup: Setup) -> None:
         self.weight_T = setup.weight_T.to(torch.float32).clone()
@@ -24,15 +22,3 @@ class Weighted:
         return weight_T / weight_T.sum().clamp(min=1e-12)
 
     def learn(self, seen: Seen, again: Callable[[], Tensor]) -> None: ...
-
-    def state(self) -> State:
-        return {"weight_T": self.weight_T}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        weight_T = state.get("weight_T")
-        if not isinstance(weight_T, Tensor) or weight_T.shape != self.weight_T.shape:
-            raise StateError(
-                f"balancer weights: expected shape {tuple(self.weight_T.shape)}, found another;"
-                " the tasks changed: start the balancer afresh"
-            )
-        self.weight_T.copy_(weight_T)

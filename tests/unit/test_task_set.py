@@ -108,9 +108,27 @@ def test_an_added_task_takes_nothing_from_the_others(config: Config) -> None:
     assert after["features/columns/served"][:, 3:].isnan().all()  # nothing was predicted for it
 
 
+def test_a_task_weight_set_by_command_is_that_of_the_steps_after_it(config: Config) -> None:
+    heavy = command("set_task_weight", task="purchase", weight=7.5)
+    model = build(config, "test")
+    weights: list[float] = []
+    changed = 0
+    for cut in stream(config, heavy):
+        result = model.step(cut)
+        weights += [r.weights["purchase"] for r in model.reports]
+        if result.decisions:
+            assert result.decisions[0]["done"], result.decisions
+            changed = len(weights)
+    assert 0 < changed < len(weights)
+    # the balancer shares the declared weights out over the active tasks, so purchase alone gains
+    assert max(weights[:changed]) < 0.2 < 0.8 < min(weights[changed:]), "of shares that sum to 1"
+    assert model.config.tasks["purchase"].weight == 7.5
+
+
 def test_a_fold_with_added_and_retired_tasks_goes_on_bit_for_bit(config: Config) -> None:
     """The saved state knows its tasks: the configuration of the restart is the one of the start."""
-    cuts = stream(config, CART, GENDER, command("retire_task", task="search"))
+    heavy = command("set_task_weight", task="purchase", weight=2.0)
+    cuts = stream(config, CART, GENDER, heavy, command("retire_task", task="search"))
     _, results = folded(config, cuts)
     for stop in (len(cuts) // 2 + 1, len(cuts) - 3):
         first, second = build(config, "test"), build(config, "test")

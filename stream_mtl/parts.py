@@ -1,0 +1,58 @@
+"""The stages of the fold, together; `composition` builds them, `pipeline` runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stream_mtl import state as states
+from stream_mtl.evaluation import Evaluation
+from stream_mtl.features import Features
+from stream_mtl.label_join import LabelJoin
+from stream_mtl.learner import Learner
+from stream_mtl.pending import Pending
+from stream_mtl.reactions import Reactions
+from stream_mtl.scoring import Scoring
+from stream_mtl.shop import Shop
+from stream_mtl.text import Encoder
+from stream_mtl.watermark import Watermark
+
+
+@dataclass(slots=True)
+class Parts:
+    """In the order of the flow."""
+
+    watermark: Watermark
+    join: LabelJoin
+    shop: Shop
+    features: Features
+    evaluation: Evaluation
+    pending: Pending
+    learner: Learner
+    scoring: Scoring
+    encoder: Encoder  # frozen: no state
+    reactions: Reactions  # no state
+
+    def stateful(self) -> dict[str, states.Stateful]:
+        """Those that keep something between steps, by the names their state is saved under."""
+        return {
+            "watermark": self.watermark,
+            "join": self.join,
+            "shop": self.shop,
+            "features": self.features,
+            "evaluation": self.evaluation,
+            "pending": self.pending,
+            "learner": self.learner,
+            "scoring": self.scoring,
+        }
+
+    def state(self) -> states.State:
+        whole: states.State = {}
+        for name, part in self.stateful().items():
+            whole |= states.nest(name, part.state())
+        return whole
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        for name, part in self.stateful().items():
+            part.restore(states.unnest(name, state))

@@ -1,0 +1,58 @@
+"""What the fold does about what it sees of itself: answers to drift and forgetting, and looks at the model's health.
+
+All of it follows from the state, and what changes the model's shape is a decision in the ledger.
+"""
+
+from __future__ import annotations
+
+from stream_mtl.adaptation import adaptation, pulls_away
+from stream_mtl.batch import Batch
+from stream_mtl.config import Config
+from stream_mtl.cut import DriftAlarm
+from stream_mtl.evaluation import Evaluation
+from stream_mtl.learner import Learner
+
+Decision = dict[str, object]
+
+
+class Reactions:
+    """Holds nothing that the next step depends on."""
+
+    def __init__(self, config: Config, evaluation: Evaluation, learner: Learner) -> None:
+        self._config, self._evaluation, self._learner = config, evaluation, learner
+        self._decisions: list[Decision] = []
+        self.drifts: tuple[DriftAlarm, ...] = ()  # of the newest cut
+        # of experts and gates, and of the memories, as of the newest look at the probes
+        self.health: dict[str, float] = {}
+        self.overfitting: dict[str, float] = {}
+
+    def begin(self) -> None:
+        """A new cut."""
+        self.drifts, self._decisions = (), []
+
+    def take(self) -> list[Decision]:
+        """Decisions of this cut."""
+        return self._decisions
+
+    def observed(self) -> None:
+        """Rows were judged: the coming steps answer drift and forgetting, tasks that drift apart get experts."""
+        settings, evaluation, learner = self._config.adapt, self._evaluation, self._learner
+        self.drifts = evaluation.take_drifts()
+        learner.adapt(adaptation(settings, evaluation.drifted(), evaluation.forgetting()))
+        if settings.grow:
+            for task in dict.fromkeys(alarm.task for alarm in self.drifts):
+                place = list(self._config.tasks).index(task)
+                if pulls_away(place, learner.affinity()) and learner.grow(task):
+                    self._decisions.append({"kind": "grow_expert", "task": task})
+
+    def stepped(self, batch: Batch) -> None:
+        """After a step, every so many: what is still known of the probes, and how the parts of the model are."""
+        learner, evaluation = self._learner, self._evaluation
+        if learner.version % self._config.evaluation.probe_every:
+            return
+        evaluation.evaluate_probes(lambda probes: learner.predict(probes).output_BC)
+        self.health = learner.health(batch)
+        self.overfitting = learner.overfitting(evaluation.held_out())
+        if self._config.adapt.grow:
+            given_up = learner.merge_idle(batch, self._config.adapt.idle)
+            self._decisions += [{"kind": "merge_expert", "expert": name} for name in given_up]

@@ -1,0 +1,42 @@
+"""What a fold says of itself to people: counts of the lineage, quality of every task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stream_mtl.config import Config
+from stream_mtl.parts import Parts
+
+# name in the summary and in the fold's totals
+COUNTS = {
+    "events_consumed": "events",
+    "events_rejected": "rejected",
+    "cuts": "cuts",
+    "steps": "steps",
+    "example_rows": "example_rows",
+    "scored_rows": "scored_rows",
+    "scores_published": "scores",
+}
+
+
+def counted(totals: Mapping[str, int]) -> dict[str, int]:
+    return {name: totals.get(total, 0) for name, total in COUNTS.items()}
+
+
+def quality(parts: Parts, config: Config) -> dict[str, dict[str, Any]]:
+    """Per task: its kind, what the evaluation says over all rows and lately, its memory, its experts' gate."""
+    memory_rows = parts.learner.memory_rows()
+    recent = parts.evaluation.faded()
+    return {
+        name: {
+            "kind": config.tasks[name].kind,
+            **of_task,
+            "auc_recent": recent[name]["auc"],
+            "normalized_entropy_recent": recent[name]["normalized_entropy"],
+            "memory_rows": memory_rows[name],
+            "memory_overfit": parts.reactions.overfitting.get(name),
+            "gate_entropy": parts.reactions.health.get(f"gate_entropy/{name}"),
+        }
+        for name, of_task in parts.evaluation.summary().items()
+    }
