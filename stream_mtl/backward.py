@@ -103,6 +103,11 @@ class Backward:
             self._balancer.learn(seen, again)
 
     @property
+    def is_shared(self) -> list[bool]:
+        """Of every parameter, whether it belongs to no task's head."""
+        return [owner < 0 for owner in self._heads]
+
+    @property
     def cuts(self) -> bool:
         """Whether some forwards are cut at the border."""
         return self._every > 0 or isinstance(self._balancer, GradientBalancer)

@@ -367,6 +367,16 @@ class Learner(Section):
         lt=1,
         description="part of the served average that a step keeps; 0 = no average",
     )
+    mode: str = Field(
+        "joint", description="joint: all tasks in every step; alternating: one task a step"
+    )
+    pick: Literal["proportional", "balancer"] = Field(
+        "proportional",
+        description="alternating: tasks by the root of their labels, or by the balancer's weights",
+    )
+    round_steps: NonNegative = Field(
+        0, description="alternating: steps after which the shared part moves; 0 = as many as tasks"
+    )
     max_nonfinite: Positive = Field(
         5, description="skipped steps in a row after which the worker stops"
     )

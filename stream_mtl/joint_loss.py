@@ -58,6 +58,14 @@ def join_rows(fresh: Batch, rehearsed: Sequence[Rehearsed]) -> JointRows:
     return JointRows(concat(batches), share_BT, len(fresh), rehearsed)
 
 
+def of_task(batch: Batch, task: int | None) -> Batch:
+    """The same rows with the labels of one task alone; None: of all."""
+    if task is None:
+        return batch
+    own_T = torch.arange(batch.mask_BT.shape[1], device=batch.mask_BT.device) == task
+    return replace(batch, mask_BT=batch.mask_BT & own_T)
+
+
 def _weights(batch: Batch) -> Tensor:
     return batch.mask_BT * batch.weight_B.unsqueeze(1)
 

@@ -28,12 +28,21 @@ from stream_mtl.errors import ConfigError, NumericError, StateError
 from stream_mtl.growth import Growth
 from stream_mtl.hashing import hash64
 from stream_mtl.health import health
-from stream_mtl.joint_loss import JointRows, active_tasks, join_rows, logit_shift, task_losses
+from stream_mtl.joint_loss import (
+    JointRows,
+    active_tasks,
+    join_rows,
+    logit_shift,
+    of_task,
+    task_losses,
+)
 from stream_mtl.layers import Parts, droppers, dropping
 from stream_mtl.lookup import lookup
 from stream_mtl.memories import held_rows, new_memories
 from stream_mtl.memory_overfit import overfitting
 from stream_mtl.models import MODELS
+from stream_mtl.modes import MODES
+from stream_mtl.modes.base import Learning, Moves
 from stream_mtl.optim import DenseOptimizer, Parameters, TableOptimizer, clip_
 from stream_mtl.provisional import settled
 from stream_mtl.reference_gradient import kept_to, reference_gradients
@@ -99,6 +108,17 @@ class Learner:
                 "rehearsal.loss = 'agem' needs the whole gradient of a step, which balancer.name ="
                 f" {config.balancer.name!r} or balancer.affinity_every cuts at the heads; use another one"
             )
+        self._mode = entry("learner.mode", config.learner.mode, MODES)(
+            Learning(
+                config.learner,
+                config.seed,
+                len(spec.tasks),
+                self._parameters,
+                self._backward.is_shared,
+                self._table_RH,
+                self._balancer,
+            )
+        )
         self._adaptation = Adaptation()
         self._serving = Serving(
             self._kinds,
@@ -177,7 +197,7 @@ class Learner:
     def step(self, fresh: Batch) -> StepReport:
         """One optimiser step. The order matters:
 
-        1. draw from the memories  2. one forward, losses, weights  3. one backward  4. refuse what is
+        1. draw from the memories, of all tasks or of the one whose turn it is  2. one forward, losses, weights  3. one backward  4. refuse what is
         not finite  5. move dense parameters and touched rows  6. base rates and balancer, then memories take the
         fresh rows with the logits they had before the step.
 
@@ -190,13 +210,15 @@ class Learner:
         sums = self._rates.updated(known.label_BT, known.mask_BT)
         spread_T = self._spread(sums)
         rate = self._dense.rate(self._version) * self._adaptation.rate
-        rows = join_rows(fresh, self.rehearser.draw(fresh, self._version, spread_T, rate))
+        turn = self._turn(known, sums)
+        fresh = of_task(fresh, turn)
+        rows = join_rows(fresh, self.rehearser.draw(fresh, self._version, spread_T, rate, turn))
         row_U, inverse_BL = torch.unique(self._lookup(rows.batch.sparse_BF), return_inverse=True)
         touched_UH = self._table_RH.index_select(0, row_U).requires_grad_()
         with self._dropping():
             forward = self._backward.forward(touched_UH, inverse_BL, rows.batch, self._version)
         logit_BC = forward.logit_BC
-        loss_T, active_T = self._losses(rows, fresh, logit_BC, spread_T)
+        loss_T, active_T = self._losses(rows, fresh, logit_BC, spread_T, turn)
         seen = self._seen(rows, loss_T, active_T)
         sources = (touched_UH, *self._parameters)
         reference = reference_gradients(rows, logit_BC, self._kinds, spread_T, sources)
@@ -212,13 +234,14 @@ class Learner:
         if not torch.tensor(numbers).isfinite().all():
             return self._refuse(len(fresh), rows)
         clip_(moving, numbers[-1], self._config.optimizer.clip_norm)
-        self._dense.step(found.dense, rate)
-        moved_UH = self._table.step(row_U, found.touched_UH)
+        moves = self._mode.hold(Moves(found.dense, row_U, found.touched_UH), turn, loss_T)
+        self._dense.step(moves.dense, rate)
+        moved_UH = self._table.step(moves.row_U, moves.touched_UH)
         self._rates.commit(sums)
-        again = partial(self._losses_now, rows, fresh, inverse_BL, moved_UH, spread_T)
+        again = partial(self._losses_now, rows, fresh, row_U, inverse_BL, spread_T, turn)
         self._backward.learn(seen, found, again)
         self._version, self._skipped_in_a_row = self._version + 1, 0
-        self._average.update(self._version, [g is not None for g in found.dense])
+        self._average.update(self._version, [g is not None for g in moves.dense])
         logit_BC = logit_BC.detach()[: len(fresh)]
         if self._version % 2:
             judged = min(len(fresh), _JUDGED)
@@ -226,8 +249,9 @@ class Learner:
         for memory in self._memories:
             memory.add(known, logit_BC, self._version)
         self._aid.learned(fresh, self._version)
-        self.rehearser.learned(row_U, self._version)
-        return self._report(rows, numbers, seen.active_T.tolist(), digest(row_U, moved_UH, loss_T))
+        self.rehearser.learned(moves.row_U, self._version)
+        done = digest(moves.row_U, moved_UH, loss_T)
+        return self._report(rows, numbers, seen.active_T.tolist(), done)
 
     def adapt(self, adaptation: Adaptation) -> None:
         """How the coming steps differ from the configured ones; to be said anew before them, no state."""
@@ -310,6 +334,7 @@ class Learner:
             "rates": self._rates,
             "trust": self._trust,
             "rehearsal": self._aid,
+            "mode": self._mode,
             "sampler": self.rehearser,
             **{f"memory/{name}": memory for name, memory in memories},
         }
@@ -324,8 +349,19 @@ class Learner:
     def _here(self, batch: Batch) -> Batch:
         return batch if batch.sparse_BF.device == self._device else batch.to(self._device)
 
+    def _turn(self, known: Batch, sums: LabelSums) -> int | None:
+        """Whose step this is."""
+        held_T = torch.tensor([len(memory) > 0 for memory in self._memories])
+        there_T = known.mask_BT.any(0).cpu() | held_T
+        return self._mode.turn(there_T, sums.rate_2T[1].cpu(), self._version)
+
     def _losses(
-        self, rows: JointRows, fresh: Batch, logit_BC: Tensor, spread_T: Tensor
+        self,
+        rows: JointRows,
+        fresh: Batch,
+        logit_BC: Tensor,
+        spread_T: Tensor,
+        turn: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Of each task (T), and which are active: labels, remembered logits, and what the method adds."""
         shift_BC = logit_shift(rows, self._kinds, self._aid.fresh_shift(fresh))
@@ -333,17 +369,26 @@ class Learner:
         active_T = active_tasks(rows)
         more_T = self._aid.losses(fresh, logit_BC[: len(fresh)])
         if more_T is not None:
+            if turn is not None:
+                more_T = more_T * (torch.arange(len(more_T), device=more_T.device) == turn)
             loss_T, active_T = loss_T + more_T / spread_T, active_T | (more_T > 0)
         return loss_T, active_T
 
     @torch.no_grad()
     def _losses_now(
-        self, rows: JointRows, fresh: Batch, inverse_BL: Tensor, row_UH: Tensor, spread_T: Tensor
+        self,
+        rows: JointRows,
+        fresh: Batch,
+        row_U: Tensor,
+        inverse_BL: Tensor,
+        spread_T: Tensor,
+        turn: int | None,
     ) -> Tensor:
         """Of these rows, with the model as it is after the step."""
+        row_UH = self._table_RH.index_select(0, row_U)
         with self._dropping():  # the same units: what is compared is the step, not the draw
             logit_BC = self._backward.forward(row_UH, inverse_BL, rows.batch).logit_BC
-        return self._losses(rows, fresh, logit_BC, spread_T)[0]
+        return self._losses(rows, fresh, logit_BC, spread_T, turn)[0]
 
     def _seen(self, rows: JointRows, loss_T: Tensor, active_T: Tensor) -> Seen:
         """What the balancer gets to know."""

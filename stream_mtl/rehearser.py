@@ -52,8 +52,15 @@ class Rehearser:
         self.max_version_age = self._config.rehearsal.max_version_age if age is None else age
         self._ratio = self._config.rehearsal.ratio * adaptation.rehearsal
 
-    def draw(self, fresh: Batch, version: int, spread_T: Tensor, rate: float) -> list[Rehearsed]:
-        """Rehearsed rows, split evenly over the tasks that remember any (the first get the rest).
+    def draw(
+        self,
+        fresh: Batch,
+        version: int,
+        spread_T: Tensor,
+        rate: float,
+        turn: int | None = None,
+    ) -> list[Rehearsed]:
+        """Rehearsed rows, split evenly over the tasks that remember any (the first get the rest), or of one task.
 
         `spread_T` and the dense `rate` are those of the coming step, for a sampler that tries it.
         """
@@ -61,7 +68,8 @@ class Rehearser:
         sgd = self._config.optimizer.dense == "sgd"
         interference = Interference(self._context, fresh, spread_T, rate, sgd)
         total = round(self._ratio * len(fresh))
-        filled = [task for task, memory in enumerate(self._memories) if len(memory)]
+        tasks = range(len(self._memories)) if turn is None else (turn,)
+        filled = [task for task in tasks if len(self._memories[task])]
         seed = hash64(f"rehearsal/{self._config.seed}/{version}")
         generator = Generator().manual_seed(seed)
         rehearsed: list[Rehearsed] = []
