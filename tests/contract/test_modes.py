@@ -111,10 +111,12 @@ def test_a_round_moves_the_shared_part_by_the_mean_of_its_steps_and_heads_by_eac
     )
     for _ in range(2):  # a second round knows nothing of the first
         held = mode.hold(first, 0, loss_T)
-        assert held.dense[0] is None and held.dense[1] is first.dense[1]
+        assert held.dense[0] is None
+        assert held.dense[1] is first.dense[1]
         assert len(held.row_U) == 0
         done = mode.hold(second, 1, loss_T)
-        assert done.dense[0] is not None and done.dense[0].tolist() == [3.0, 2.0]
+        assert done.dense[0] is not None
+        assert done.dense[0].tolist() == [3.0, 2.0]
         assert done.dense[1] is None
         assert done.row_U.tolist() == [1, 3, 4]
         assert done.touched_UH.squeeze(1).tolist() == [0.5, 4.0, 4.0]
