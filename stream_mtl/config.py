@@ -450,6 +450,40 @@ class Adapt(Section):
     )
 
 
+class FineTune(Section):
+    """Training one task's head alone, by the gate's leave; see `fine_tuning`."""
+
+    tasks: tuple[str, ...] = Field((), description="whose heads are tuned; empty = none")
+    every: NonNegative = Field(2_000, description="steps between two attempts; 0 = only on drift")
+    on_drift: bool = Field(True, description="also when the task has a drift alarm")
+    recent: Positive = Field(
+        4_096, description="newest rows kept a task, beside its memory, to train and to judge on"
+    )
+    held_out: float = Field(
+        0.3, gt=0, lt=1, description="newest share of them that is not trained on"
+    )
+    epochs: Positive = Field(10, description="at most")
+    patience: Positive = Field(2, description="epochs without progress after which it stops")
+    rate: float = Field(5e-4, gt=0)
+    batch_rows: Positive = 256
+
+
+class Gate(Section):
+    """When a model, or a head, may take the place of the one that serves; see `gate`."""
+
+    alpha: float = Field(
+        0.05, gt=0, lt=0.5, description="chance to promote what is no better than what serves"
+    )
+    tolerance: float = Field(
+        0.005, ge=0, description="normalised entropy that a task other than the target may lose"
+    )
+    calibration: tuple[float, float] = Field(
+        (0.9, 1.1), description="allowed predicted over actual positives"
+    )
+    forgetting: Share = Field(0.02, description="allowed loss of AUC on the probes")
+    users: Positive = Field(100, description="fewer users in a window do not bear a verdict")
+
+
 class Checkpoint(Section):
     interval_s: Positive = 60
     keep: Positive = Field(3, ge=2)
@@ -501,6 +535,8 @@ class Config(Section):
     evaluation: Evaluation = Evaluation()
     drift: Drift = Drift()
     adapt: Adapt = Adapt()
+    fine_tune: FineTune = FineTune()
+    gate: Gate = Gate()
     checkpoint: Checkpoint = Checkpoint()
     dlq: DeadLetters = DeadLetters()
     metrics: Metrics = Metrics()
@@ -537,6 +573,8 @@ SECTION_CLASS: dict[str, KeyClass] = {
     "evaluation": "soft",
     "drift": "soft",
     "adapt": "soft",
+    "fine_tune": "shape",
+    "gate": "soft",
     "checkpoint": "runtime",
     "dlq": "soft",
     "metrics": "runtime",

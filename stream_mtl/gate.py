@@ -25,6 +25,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from stream_mtl import config
 from stream_mtl.paired import evidence_of_harm, resampled_means
 from stream_mtl.prequential import entropy
 
@@ -47,6 +48,17 @@ class Limits:
     sure: float = 4.0  # standard errors after which a calibration is broken, not unlucky
 
 
+def limits(settings: config.Gate) -> Limits:
+    """As configured."""
+    return Limits(
+        alpha=settings.alpha,
+        tolerance=settings.tolerance,
+        calibration=settings.calibration,
+        forgetting=settings.forgetting,
+        users=settings.users,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """One task's rows of the window, judged for both models, and what else is known of the challenger."""
@@ -55,9 +67,10 @@ class Window:
     label_N: Floats
     champion_N: Floats  # log loss of each row
     challenger_N: Floats
-    predicted: float  # Σ probabilities of the challenger
+    predicted: float | None  # Σ probabilities of the challenger; None: it says no probability
     forgetting: float | None = None  # None: no anchors are measured yet
     fairness_growth: float | None = None  # challenger's gap between groups less the champion's
+    scale: float | None = None  # what a loss is divided by; None: the entropy of the labels' rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +81,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Users' parts in the difference of a task; their mean is the difference in normalised entropy."""
+    """Users' parts in the difference of a task; their mean is the difference in normalised entropy.
+
+    Of a task with a `scale` of its own, in units of that.
+    """
 
     part_U: Floats
     low: float
@@ -116,7 +132,7 @@ def decide(
 
 def difference(window: Window, limits: Limits, seed: int) -> Gap:
     """Of the challenger from the champion, with the bootstrap's one-sided bounds at `alpha`."""
-    scale = entropy(float(window.label_N.mean()))
+    scale = window.scale or entropy(float(window.label_N.mean()))
     _, user_N = np.unique(window.user_N, return_inverse=True)
     gap_N = (window.challenger_N - window.champion_N) / scale
     rows_U = np.bincount(user_N).astype(np.float64)
@@ -134,7 +150,7 @@ def _unusable(name: str, window: Window, limits: Limits) -> Sequence[str]:
     users = len(np.unique(window.user_N))
     if users < limits.users:
         return [f"{name}: {users} users, needed are {limits.users}"]
-    if not 0 < window.label_N.sum() < len(window.label_N):
+    if window.scale is None and not 0 < window.label_N.sum() < len(window.label_N):
         return [f"{name}: labels of one class only"]
     return []
 
@@ -144,10 +160,7 @@ def _harm(windows: Mapping[str, Window], gaps: Mapping[str, Gap], limits: Limits
     for name, window in windows.items():
         if evidence_of_harm(gaps[name].part_U, limits.harm_scale) >= len(gaps) / limits.harm_alpha:
             reasons.append(f"{name}: worse beyond doubt ({_told(name, gaps[name])})")
-        actual = float(window.label_N.sum())
-        if _miscalibrated(window, limits) and abs(
-            window.predicted - actual
-        ) > limits.sure * math.sqrt(actual):
+        if _miscalibrated(window, limits) and _surely_off(window, limits):
             reasons.append(_calibration(name, window, limits))
         if window.forgetting is not None and window.forgetting > 2 * limits.forgetting:
             reasons.append(_forgetting(name, window.forgetting, limits))
@@ -178,13 +191,23 @@ def _against(
 
 def _miscalibrated(window: Window, limits: Limits) -> bool:
     low, high = limits.calibration
-    return not low <= window.predicted / float(window.label_N.sum()) <= high
+    return window.predicted is not None and not low <= _ratio(window) <= high
+
+
+def _ratio(window: Window) -> float:
+    """Predicted over actual positives; infinite without any."""
+    actual = float(window.label_N.sum())
+    return (window.predicted or 0.0) / actual if actual else math.inf
+
+
+def _surely_off(window: Window, limits: Limits) -> bool:
+    actual = float(window.label_N.sum())
+    return abs((window.predicted or 0.0) - actual) > limits.sure * math.sqrt(max(actual, 1.0))
 
 
 def _calibration(name: str, window: Window, limits: Limits) -> str:
-    ratio = window.predicted / float(window.label_N.sum())
     low, high = limits.calibration
-    return f"{name}: calibration {ratio:.3f}, allowed is {low} to {high}"
+    return f"{name}: calibration {_ratio(window):.3f}, allowed is {low} to {high}"
 
 
 def _forgetting(name: str, forgotten: float, limits: Limits) -> str:

@@ -25,6 +25,8 @@ from stream_mtl.base_rates import BaseRates, LabelSums
 from stream_mtl.batch import Batch, Spec
 from stream_mtl.config import Config
 from stream_mtl.errors import ConfigError, NumericError, StateError
+from stream_mtl.fine_tuning import FineTuned, FineTuning
+from stream_mtl.gate import Limits
 from stream_mtl.growth import Growth
 from stream_mtl.hashing import hash64
 from stream_mtl.health import health
@@ -39,6 +41,7 @@ from stream_mtl.joint_loss import (
 from stream_mtl.layers import Parts, droppers, dropping
 from stream_mtl.lookup import lookup
 from stream_mtl.memories import held_rows, new_memories
+from stream_mtl.memory.base import Memory
 from stream_mtl.memory_overfit import overfitting
 from stream_mtl.models import MODELS
 from stream_mtl.modes import MODES
@@ -127,6 +130,9 @@ class Learner:
             self._lookup,
             self._trust,
             self.conditional,
+        )
+        self._fine_tuning = FineTuning(
+            config.fine_tune, self._serving, self._model, self._held, self._memories
         )
         self.rehearser = Rehearser(config, self._context, self._held, self._memories)
         self._version = self._skipped = self._skipped_in_a_row = 0
@@ -246,7 +252,7 @@ class Learner:
         if self._version % 2:
             judged = min(len(fresh), _JUDGED)
             self._trust.observe(logit_BC[:judged], known.rows(0, judged))
-        for memory in self._memories:
+        for memory in self._stores():
             memory.add(known, logit_BC, self._version)
         self._aid.learned(fresh, self._version)
         self.rehearser.learned(moves.row_U, self._version)
@@ -261,7 +267,7 @@ class Learner:
     def correct(self, batch: Batch) -> int:
         """Late labels: repairs the rows that memories hold; returns how many labels were written."""
         batch = self._here(batch)
-        return sum(memory.repair(batch) for memory in self._memories)
+        return sum(memory.repair(batch) for memory in self._stores())
 
     def consolidate(self) -> None:
         """A span of the stream ends here (a drift, a task's end): what distils an earlier model copies it now."""
@@ -269,12 +275,33 @@ class Learner:
 
     def erase(self, user_key: int) -> int:
         """Removes a user's rows from all memories; returns how many were held."""
-        return sum(memory.erase(user_key) for memory in self._memories)
+        return sum(memory.erase(user_key) for memory in self._stores())
 
     def forget(self, task: str) -> None:
         """Empties the memory of a task that is retired."""
         place = self._spec.tasks.index(task)
         self._memories[place] = new_memories([self._held[place]], self._config.memory)[0]
+        self._fine_tuning.forget(place)
+
+    def fine_tune(self, task: str, limits: Limits) -> FineTuned:
+        """Train the head of one task and serve it where the gate promotes it; see `fine_tuning`.
+
+        A decision of the fold: who calls records it.
+        """
+        place = self._spec.tasks.index(task)
+        spread = float(self._rates.spread(self._rates.sums)[place])
+        seed = hash64(f"fine_tune/{self._config.seed}/{self._version}/{task}")
+        done = self._fine_tuning.tune(place, spread, limits, seed)
+        if done.verdict.decision == "promote":
+            self._dense.forget(self._fine_tuning.parameters(place))
+        return done
+
+    def head_versions(self) -> dict[str, int]:
+        """Promoted fine-tunings of every task."""
+        return dict(zip(self._spec.tasks, self._fine_tuning.version_T.tolist(), strict=True))
+
+    def _stores(self) -> list[Memory]:
+        return [*self._memories, *self._fine_tuning.stores()]
 
     # --- growth ---------------------------------------------------------------------------------
 
@@ -335,6 +362,7 @@ class Learner:
             "trust": self._trust,
             "rehearsal": self._aid,
             "mode": self._mode,
+            "fine_tuning": self._fine_tuning,
             "sampler": self.rehearser,
             **{f"memory/{name}": memory for name, memory in memories},
         }

@@ -5,11 +5,14 @@ All of it follows from the state, and what changes the model's shape is a decisi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from stream_mtl.adaptation import adaptation, pulls_away
 from stream_mtl.batch import Batch
 from stream_mtl.config import Config
 from stream_mtl.cut import DriftAlarm
 from stream_mtl.evaluation import Evaluation
+from stream_mtl.gate import limits
 from stream_mtl.learner import Learner
 
 Decision = dict[str, object]
@@ -38,9 +41,12 @@ class Reactions:
         """Rows were judged: the coming steps answer drift and forgetting, tasks that drift apart get experts."""
         settings, evaluation, learner = self._config.adapt, self._evaluation, self._learner
         self.drifts = evaluation.take_drifts()
+        alarmed = dict.fromkeys(alarm.task for alarm in self.drifts)
+        if self._config.fine_tune.on_drift:
+            self._fine_tune([name for name in self._config.fine_tune.tasks if name in alarmed])
         learner.adapt(adaptation(settings, evaluation.drifted(), evaluation.forgetting()))
         if settings.grow:
-            for task in dict.fromkeys(alarm.task for alarm in self.drifts):
+            for task in alarmed:
                 place = list(self._config.tasks).index(task)
                 if pulls_away(place, learner.affinity()) and learner.grow(task):
                     self._decisions.append({"kind": "grow_expert", "task": task})
@@ -48,6 +54,9 @@ class Reactions:
     def stepped(self, batch: Batch) -> None:
         """After a step, every so many: what is still known of the probes, and how the parts of the model are."""
         learner, evaluation = self._learner, self._evaluation
+        tuned = self._config.fine_tune
+        if tuned.every and learner.version % tuned.every == 0:
+            self._fine_tune(tuned.tasks)
         if learner.version % self._config.evaluation.probe_every:
             return
         evaluation.evaluate_probes(lambda probes: learner.predict(probes).output_BC)
@@ -56,3 +65,8 @@ class Reactions:
         if self._config.adapt.grow:
             given_up = learner.merge_idle(batch, self._config.adapt.idle)
             self._decisions += [{"kind": "merge_expert", "expert": name} for name in given_up]
+
+    def _fine_tune(self, tasks: Sequence[str]) -> None:
+        for task in tasks:
+            done = self._learner.fine_tune(task, limits(self._config.gate))
+            self._decisions.append(done.decision())

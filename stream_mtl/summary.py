@@ -28,6 +28,7 @@ def quality(parts: Parts, config: Config) -> dict[str, dict[str, Any]]:
     """Per task: its kind, what the evaluation says over all rows and lately, its memory, its experts' gate."""
     memory_rows = parts.learner.memory_rows()
     recent = parts.evaluation.faded()
+    head_versions = parts.learner.head_versions()
     return {
         name: {
             "kind": config.tasks[name].kind,
@@ -35,6 +36,7 @@ def quality(parts: Parts, config: Config) -> dict[str, dict[str, Any]]:
             "auc_recent": recent[name]["auc"],
             "normalized_entropy_recent": recent[name]["normalized_entropy"],
             "memory_rows": memory_rows[name],
+            "head_version": head_versions[name],
             "memory_overfit": parts.reactions.overfitting.get(name),
             "gate_entropy": parts.reactions.health.get(f"gate_entropy/{name}"),
         }
