@@ -22,7 +22,7 @@ from stream_mtl.linear import linear
 from stream_mtl.tasks.base import TaskKind
 
 # A place is worth about one in log-odds, but AdamW moves a number by no more than its rate a step.
-_POSITION_UNIT = 10.0
+POSITION_UNIT = 10.0
 # Helper logits are of rare rows (late positives): a start like the task's own would outweigh the positives of a funnel.
 _HELPER_RATE = 0.01
 _DENSE_LIMIT = 10.0  # features arrive roughly standardised; one wild price must not drown a row
@@ -165,7 +165,7 @@ class Head(nn.Module):
             min=1
         )  # not known, or at serving: as if on the first place
         bias_B = F.embedding(place_B, self.position_bias.unsqueeze(1)).squeeze(1)
-        shown_B: Tensor = self.prior_scale * batch.prior_B + _POSITION_UNIT * bias_B
+        shown_B: Tensor = self.prior_scale * batch.prior_B + POSITION_UNIT * bias_B
         return shown_B
 
 
