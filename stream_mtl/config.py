@@ -143,7 +143,11 @@ class Features(Section):
     negatives: Positive = Field(
         15, description="for a click that nothing had shown: from its own candidates"
     )
-    uniform_negatives: NonNegative = Field(4, description="and uniformly drawn")
+    uniform_negatives: NonNegative = Field(4, description="and from the rest of the shop")
+    rest: Literal["uniform", "clicked"] = Field(
+        "uniform",
+        description="how those are drawn: uniformly, or as often as items are clicked (corrected by logQ)",
+    )
     chunk: Positive = Field(256, description="events after which counters catch up inside a cut")
     domains: tuple[str, ...] = Field((), description="named in metrics; others are 'other'")
 
