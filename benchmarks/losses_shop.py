@@ -80,15 +80,21 @@ def config_of(name: str, propensities: tuple[float, ...]) -> Config:
     return minilm(tasks=tasks, cut={"file_span_ms": 60_000})
 
 
-def play(tape: Recording, spec: Any, config: Config) -> Answers:
+def play(tape: Recording, spec: Any, config: Config, places: bool) -> Answers:
+    """`places`: ask for the first place too. Rows that are not judged are not asked for: NaN."""
+    shown, seen = len(tape.label_NT), 0
     learner, said, first, rows, cpu_s = Learner(spec, config, torch.device("cpu")), [], [], 0, 0.0
     settings = config.learner
     queue = Pending(spec, settings.batch_rows, settings.first_rows, thinner(config.tasks))
     for name, batch in tape.calls:
         if name == "predict":
-            said.append(learner.predict(batch).prob_BT.numpy())
+            seen += len(batch)
+            nothing_BT = np.full((len(batch), len(spec.tasks)), np.nan)
+            late = seen > (1 - LAST) * shown
+            said.append(learner.predict(batch).prob_BT.numpy() if late else nothing_BT)
             at_first = replace(batch, position_B=torch.ones_like(batch.position_B))
-            first.append(learner.predict(at_first).prob_BT.numpy())
+            wanted = late and places
+            first.append(learner.predict(at_first).prob_BT.numpy() if wanted else nothing_BT)
             continue
         began = time.process_time()
         if name == "step":
@@ -198,7 +204,9 @@ def main() -> int:
         note(f"seed {seed}: {len(tape.label_NT)} rows shown")
         theta: tuple[float, ...] = ()
         for name in ["plain", *(one for one in args.only if one != "plain")]:
-            answers = play(tape, spec, config_of(name, theta))
+            answers = play(
+                tape, spec, config_of(name, theta), name == "plain" or name.startswith("place")
+            )
             if name == "plain":
                 theta = learned_bias(answers.learner)
                 note(f"propensities {np.round(theta, 3)}")
