@@ -17,7 +17,6 @@ from torch import Tensor
 from stream_mtl.optim import copy_tensors
 from stream_mtl.state import State
 from stream_mtl.tasks.base import TaskKind
-from stream_mtl.tasks.regression import Regression
 
 _DECAY = 0.99  # a step: remembers about a hundred steps
 _PRIOR_ROWS = 20.0  # pseudo rows at the starting rate, so that the first steps do not jump
@@ -107,7 +106,7 @@ def start_rates(kinds: Sequence[TaskKind]) -> Tensor:
 
 def _counted(kind: TaskKind, label_B: Tensor, mask_B: Tensor) -> Tensor:
     known_R = label_B[mask_B]
-    if isinstance(kind, Regression):
+    if kind.spread == "variance":
         target_R = kind.target(known_R).double()
         return torch.stack((target_R.sum(), target_R.square().sum()))
     return torch.bincount(known_R.long().clamp(0, kind.width - 1), minlength=kind.width).double()

@@ -21,6 +21,7 @@ from stream_mtl.retrieval import Retrieval
 from stream_mtl.scoring import Scoring
 from stream_mtl.shop import Shop
 from stream_mtl.text import Encoder, load_encoder
+from stream_mtl.thinning import thinner
 from stream_mtl.watermark import Watermark
 
 
@@ -52,7 +53,12 @@ def parts(config: Config, encoder: Encoder) -> Parts:
         shop=shop,
         features=features,
         evaluation=evaluation,
-        pending=Pending(features.spec, config.learner.batch_rows, config.learner.first_rows),
+        pending=Pending(
+            features.spec,
+            config.learner.batch_rows,
+            config.learner.first_rows,
+            thinner(config.tasks),
+        ),
         learner=learner,
         scoring=Scoring(config, shop, retrieval, features, learner),
         encoder=encoder,

@@ -143,7 +143,11 @@ class Features(Section):
     negatives: Positive = Field(
         15, description="for a click that nothing had shown: from its own candidates"
     )
-    uniform_negatives: NonNegative = Field(4, description="and uniformly drawn")
+    uniform_negatives: NonNegative = Field(4, description="and from the rest of the shop")
+    rest: Literal["uniform", "clicked"] = Field(
+        "uniform",
+        description="how those are drawn: uniformly, or as often as items are clicked (corrected by logQ)",
+    )
     chunk: Positive = Field(256, description="events after which counters catch up inside a cut")
     domains: tuple[str, ...] = Field((), description="named in metrics; others are 'other'")
 
@@ -168,7 +172,37 @@ class Task(Section):
         None, description="funnel: the task whose positive comes first (ESMM)"
     )
     listwise: float = Field(
-        0.0, ge=0, description="binary: weight of a softmax over the rows of an exposure"
+        0.0,
+        ge=0,
+        description="binary: weight of a ranking loss over a click and its drawn negatives",
+    )
+    ranking: Literal["softmax", "lambdarank", "jrc"] = Field(
+        "softmax",
+        description="listwise: how the rows of a list are compared; binary: the same, of `listwise`",
+    )
+    imbalance: Literal["none", "class_weights", "focal"] = Field(
+        "none",
+        description="binary, multiclass: a loss for rare classes; probabilities are corrected for it",
+    )
+    class_weights: tuple[float, ...] = Field(
+        (), description="imbalance: of every class; of a yes or no: no, yes"
+    )
+    focal_gamma: float = Field(2.0, gt=0, description="focal: 0 would be the plain cross-entropy")
+    keep_negatives: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="binary, funnel: share of the negatives that is learned from, chosen by a hash of the row;"
+        " probabilities are corrected for it exactly",
+    )
+    position: Literal["bias", "ipw", "none"] = Field(
+        "bias",
+        description="binary, listwise: learn what a place is worth (bias), count a positive by the inverse"
+        " propensity of its place (ipw), or neither",
+    )
+    propensities: tuple[float, ...] = Field(
+        (),
+        description="ipw: P(looked at) of places 1, 2, ...; the first is 1, the last holds beyond",
     )
     label: str = Field("", description="where labels come from; empty: the task's own name")
     above: float | None = Field(
@@ -231,6 +265,7 @@ class Task(Section):
                 f"kind {self.kind!r} with classes = {self.classes}: `classes` is for kind"
                 " 'multiclass', which needs it"
             )
+        self._fits_its_labels()
         if self.correction != "none" and self.kind != "funnel":
             raise ValueError(
                 f"kind {self.kind!r} with correction = {self.correction!r}: only a task of kind 'funnel' has"
@@ -244,6 +279,99 @@ class Task(Section):
                 " (without `listwise`) and 'funnel' (without `correction`); use delay = 'window'"
             )
         return self
+
+    def _fits_its_labels(self) -> None:
+        """Losses that need a certain kind of label, or that do not go together."""
+        for fault in (
+            _ranking_fault(self),
+            _imbalance_fault(self),
+            _thinning_fault(self),
+            _position_fault(self),
+        ):
+            if fault:
+                raise ValueError(fault)
+
+
+def _ranking_fault(task: Task) -> str:
+    if task.ranking == "softmax" or task.kind == "listwise":
+        return ""
+    if task.kind != "binary" or not task.listwise:
+        return (
+            f"kind {task.kind!r} with ranking = {task.ranking!r}: only kind 'listwise', and 'binary' with"
+            " `listwise`, compare the rows of a list"
+        )
+    if task.ranking == "jrc":
+        return "ranking = 'jrc' needs two logits, which kind 'binary' has not; use kind 'listwise'"
+    return ""
+
+
+def _imbalance_fault(task: Task) -> str:
+    if task.imbalance == "none":
+        return (
+            "class_weights need imbalance = 'class_weights' or 'focal'"
+            if task.class_weights
+            else ""
+        )
+    found = f"imbalance = {task.imbalance!r}"
+    if task.kind not in ("binary", "multiclass"):
+        return (
+            f"kind {task.kind!r} with {found}: it is for kinds 'binary' and 'multiclass'; a funnel's rare step"
+            " has keep_negatives"
+        )
+    if task.smoothing or task.delay != "window":
+        return f"{found} goes neither with `smoothing` nor with a `delay`; drop one"
+    if task.imbalance == "focal" and (task.listwise or task.keep_negatives < 1):
+        return (
+            f"{found} goes neither with `listwise` nor with keep_negatives: its logits are no log-odds that"
+            " drawn or dropped negatives could be undone in; use 'class_weights'"
+        )
+    classes = task.classes or 2
+    if len(task.class_weights) not in ((0, classes) if task.imbalance == "focal" else (classes,)):
+        return f"{found} needs class_weights of {classes} classes, found {len(task.class_weights)}"
+    if any(weight <= 0 for weight in task.class_weights):
+        return f"class_weights = {task.class_weights} must be above 0"
+    return ""
+
+
+def _thinning_fault(task: Task) -> str:
+    if task.keep_negatives == 1:
+        return ""
+    if task.kind not in ("binary", "funnel") or task.listwise:
+        return (
+            f"kind {task.kind!r} with keep_negatives = {task.keep_negatives}: negatives can be dropped where rows"
+            " are judged one by one; use kind 'binary' (without `listwise`) or 'funnel'"
+        )
+    if task.delay != "window" or task.correction != "none" or task.smoothing:
+        return "keep_negatives goes with none of `delay`, `correction` and `smoothing`; drop one"
+    return ""
+
+
+def _position_fault(task: Task) -> str:
+    if task.position != "bias" and task.kind not in ("binary", "listwise"):
+        return (
+            f"kind {task.kind!r} with position = {task.position!r}: places matter where it is judged what was"
+            " shown, kinds 'binary' and 'listwise'; a funnel follows its first step"
+        )
+    if (task.position == "ipw") != bool(task.propensities):
+        return (
+            f"position = {task.position!r} with {len(task.propensities)} `propensities`: 'ipw' needs them, and"
+            " nothing else uses them"
+        )
+    if not task.propensities:
+        return ""
+    if task.propensities[0] != 1 or not all(0 < theta <= 1 for theta in task.propensities):
+        return (
+            f"propensities = {task.propensities} must be above 0 and at most 1, and that of the first place 1:"
+            " they are known up to a factor only"
+        )
+    if task.ranking == "jrc" or task.imbalance == "focal" or task.keep_negatives < 1:
+        return (
+            "position = 'ipw' goes with none of ranking = 'jrc', imbalance = 'focal' and keep_negatives: they"
+            " take a label for a yes or no; drop one"
+        )
+    if task.smoothing or task.delay != "window":
+        return "position = 'ipw' goes neither with `smoothing` nor with a `delay`; drop one"
+    return ""
 
 
 def _tasks() -> dict[str, Task]:

@@ -18,12 +18,16 @@ class Delayed:
     """
 
     whole_lists = False
+    propensities: tuple[float, ...] = ()
+    kept_negatives = 1.0
+    correction = None
     spread: Spread = "entropy"
 
     def __init__(self, kind: TaskKind, delay: Delay) -> None:
         self._kind, self._delay = kind, delay
         self.width, self.helpers = 1 + delay.heads, delay.heads
         self.tasks, self.has_prior, self.base_rate = kind.tasks, kind.has_prior, kind.base_rate
+        self.place_bias, self.shifts, self.edges = kind.place_bias, kind.shifts, kind.edges
         own = kind.columns[0]
         self._aside = slice(own + 1, own + self.width)
         self.columns = (*range(own, own + self.width), *kind.columns[1:])
@@ -44,6 +48,9 @@ class Delayed:
         true_B = torch.where(told_B == 1, yes_B, no_B)
         delayed_B = self._delay.loss(told_B, yes_B, no_B, rate_B, logit_BC[:, self._aside])
         return torch.where(mask_B, torch.where(told_B < SEEN_NO, true_B, delayed_B), 0.0)
+
+    def target(self, label_B: Tensor) -> Tensor:
+        return label_B
 
     def score(self, logit_BC: Tensor) -> Tensor:
         return self._delay.serve(self._kind.score(logit_BC))

@@ -4,7 +4,8 @@ A click that nothing had shown gets negatives: some of the candidates that its u
 shown then, and some drawn uniformly from the rest of the shop. Of each of these two strata a known
 share w of the items was kept as negatives, while positives are kept always, so within a stratum the
 log-odds in the sample are those in the shop + ln(1/w). That offset is given to every row of the stratum,
-positive or negative; training adds it to the logit and serving leaves it out.
+positive or negative; training adds it to the logit and serving leaves it out. With `features.rest = "clicked"` the second
+stratum is drawn as items are clicked, each with an offset of its own (`clicked_items`).
 
 A click on an item that the shop did not know yet stands outside both strata: no list could have held it,
 and no drawn negative is like it. It gives no rows, else a model learns that the unknown is clicked.
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from stream_mtl import batch as batches
 from stream_mtl.batch import Batch, Spec
+from stream_mtl.clicked_items import ClickedItems
 from stream_mtl.config import Config
 from stream_mtl.description import DENSE, SPARSE, Description, Pairs
 from stream_mtl.events import Exposure, Outcome
@@ -33,7 +35,7 @@ from stream_mtl.retrieval import Candidates, Retrieval, Viewpoint
 from stream_mtl.shop import Shop
 from stream_mtl.shop.columns import Array, Ints
 from stream_mtl.snapshots import Snapshots
-from stream_mtl.state import State
+from stream_mtl.state import State, nest, unnest
 from stream_mtl.task_columns import logits
 
 ATTEMPTS = 8  # uniform draws a wanted negative, before fewer are taken
@@ -67,6 +69,7 @@ class Features:
         self._featureless = replace(self.spec, sparse_fields=(), dense_fields=(), text_dim=0)
         self.description = Description(shop, retrieval, config.features.table_rows)
         self.snapshots = Snapshots(self.spec, logits(config.tasks))
+        self._clicked = ClickedItems() if config.features.rest == "clicked" else None
         self._retired: list[int] = []
         self._surface: dict[str, int] = {"": 0}
         # a corrected funnel must know of a row whether it got to the step, which was said before
@@ -301,10 +304,13 @@ class Features:
 
     def state(self) -> State:
         """Taken between cuts, when everything that was opened has been served."""
-        return self.snapshots.state()
+        more = {} if self._clicked is None else nest("clicked", self._clicked.state())
+        return self.snapshots.state() | more
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.snapshots.restore(state)
+        if self._clicked is not None:
+            self._clicked.restore(unnest("clicked", state))
 
     # ---- steps of the above
 
@@ -405,10 +411,14 @@ class Features:
         item_UC = self.retrieval.choose(view).item_UC
         live = shop.items.sellable()
         count = int(np.count_nonzero(live))
-        return {
+        drawn = {
             e.exposure_id: self._negatives(e, item_UC[row_of[e.user_id]], live, count)
             for e in exposures
         }
+        if self._clicked is not None:  # after the draws: a click must not be drawn for itself
+            slot_E = np.array([shop.items.slots.index[e.items[0].item_id] for e in exposures])
+            self._clicked.observe(slot_E, shop.items.slots.hashed[slot_E])
+        return drawn
 
     def _negatives(
         self, exposure: Exposure, item_C: Array, live: Array, count: int
@@ -420,6 +430,11 @@ class Features:
         candidates = candidates[candidates != clicked]
         order = np.argsort(mix64(shop.items.slots.hashed[candidates] ^ key), kind="stable")
         near = candidates[order[: self.settings.negatives]]
+        near_offset = np.log(len(candidates) / len(near)) if len(near) else 0.0
+        if self._clicked is not None:
+            far, own, far_offset_F = self._as_clicked(self._clicked, key, candidates, clicked, live)
+            offset = [near_offset if inside else own] + [near_offset] * len(near)
+            return np.concatenate([near, far]), np.array([*offset, *far_offset_F], np.float32)
         outside = count - len(candidates) - int(clicked >= 0 and bool(live[clicked]))
         far = self._uniform(
             key,
@@ -427,11 +442,23 @@ class Features:
             live,
             min(outside, self.settings.uniform_negatives),
         )
-        near_offset = np.log(len(candidates) / len(near)) if len(near) else 0.0
         far_offset = np.log(max(outside, 1) / len(far)) if len(far) else 0.0
         own = near_offset if inside else far_offset
         offset = [own] + [near_offset] * len(near) + [far_offset] * len(far)
         return np.concatenate([near, far]), np.array(offset, np.float32)
+
+    def _as_clicked(
+        self, clicks: ClickedItems, key: int, candidates: Ints, clicked: int, live: Array
+    ) -> tuple[Ints, float, list[float]]:
+        """Slots drawn outside the candidates, the offset of the clicked item there, and theirs."""
+        hashed, excluded = self.shop.items.slots.hashed, {*candidates.tolist(), clicked}
+        draws = self.settings.uniform_negatives
+        far = clicks.draw(
+            key, draws, lambda s, h: s not in excluded and bool(live[s]) and int(hashed[s]) == h
+        )
+        slots = np.concatenate([[clicked], far]).astype(np.int64)
+        own, *offsets = clicks.offsets(hashed[slots], hashed[candidates], draws).tolist()
+        return far, own, offsets
 
     def _uniform(self, key: int, excluded: set[int], live: Array, n: int) -> Ints:
         """n distinct sellable slots outside `excluded`, drawn by hashes of the exposure."""

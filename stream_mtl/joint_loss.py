@@ -14,10 +14,11 @@ from torch import Tensor
 from stream_mtl.batch import Batch, concat
 from stream_mtl.held import Sample
 from stream_mtl.rehearsal.base import Draw
-from stream_mtl.tasks.base import TaskKind
-from stream_mtl.tasks.funnel import Funnel
+from stream_mtl.tasks.base import Correction, TaskKind
 
 _CLAMP = 10.0  # as in the memory: beyond it a logit says no more than "certain"
+
+_LEAST_THETA = 0.1  # a click counts ten times at most: rarely seen places would be all noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +129,13 @@ def task_losses(
     for task, kind in enumerate(kinds):
         loss_B = kind.loss(
             shifted_BC,
-            batch.label_BT[:, task],
+            _counted(batch, task, kind),
             batch.mask_BT[:, task],
             batch.list_key_B,
             batch.offset_B != 0,
         )
-        if isinstance(kind, Funnel) and kind.corrects:
-            loss_B = loss_B + _correction(rows, shifted_BC, kind)
+        if kind.correction is not None:
+            loss_B = loss_B + _corrected(rows, shifted_BC, kind.tasks, kind.correction)
         losses.append((loss_B * rows.share_BT[:, task]).sum())
     loss_T = torch.stack(losses) / spread_T
     start = rows.fresh
@@ -152,12 +153,27 @@ def task_losses(
     return loss_T
 
 
-def _correction(rows: JointRows, logit_BC: Tensor, kind: Funnel) -> Tensor:
+def _counted(batch: Batch, task: int, kind: TaskKind) -> Tensor:
+    """Labels (B); where a kind has propensities, a positive at place k counts 1 / max(theta_k, 0.1) times.
+
+    With P(click) = theta_k * relevance a cross-entropy against click / theta_k has its optimum at the relevance (Saito et al.,
+    WSDM 2020, equation 9). A place that is not known (0) counts as looked at; beyond the last, as the last.
+    """
+    label_B = batch.label_BT[:, task]
+    if not kind.propensities:
+        return label_B
+    times = [1.0, *(1 / max(theta, _LEAST_THETA) for theta in kind.propensities)]
+    return label_B * label_B.new_tensor(times)[batch.position_B.clamp(max=len(times) - 1)]
+
+
+def _corrected(
+    rows: JointRows, logit_BC: Tensor, tasks: Sequence[int], correction: Correction
+) -> Tensor:
     """Of fresh rows: whether a remembered one got to the step is not remembered."""
-    task, before = kind.tasks[:2]
+    task, before = tasks[:2]
     fresh = rows.batch.rows(0, rows.fresh)
     loss_B = logit_BC.new_zeros(len(logit_BC))
-    loss_B[: rows.fresh] = kind.correction(
+    loss_B[: rows.fresh] = correction(
         logit_BC[: rows.fresh],
         fresh.label_BT[:, task],
         fresh.mask_BT[:, task],

@@ -22,7 +22,7 @@ from stream_mtl.linear import linear
 from stream_mtl.tasks.base import TaskKind
 
 # A place is worth about one in log-odds, but AdamW moves a number by no more than its rate a step.
-_POSITION_UNIT = 10.0
+POSITION_UNIT = 10.0
 # Helper logits are of rare rows (late positives): a start like the task's own would outweigh the positives of a funnel.
 _HELPER_RATE = 0.01
 _DENSE_LIMIT = 10.0  # features arrive roughly standardised; one wild price must not drown a row
@@ -140,24 +140,32 @@ class Head(nn.Module):
         self.has_prior = kind.has_prior
         if self.has_prior:
             self.prior_scale = nn.Parameter(torch.zeros(1))
+        self.place_bias = kind.has_prior and kind.place_bias
+        if self.place_bias:
             self.position_bias = nn.Parameter(torch.zeros(positions))
 
     def forward(self, shared_BH: Tensor, batch: Batch) -> Tensor:
         hidden_BT = F.silu(self.hidden(self.dropout(shared_BH)))
         logit_BW: Tensor = self.out(self.dropout(hidden_BT))
         if self.has_prior:
-            logit_BW = logit_BW + self._shown(batch).unsqueeze(1)
+            shown_B1 = self._shown(batch).unsqueeze(1)
+            if logit_BW.shape[1] > 1:
+                shown_B1 = F.pad(shown_B1, (0, logit_BW.shape[1] - 1))
+            logit_BW = logit_BW + shown_B1
         if self.aside is None:
             return logit_BW
         # without gradient: what is learned late must not move what the task itself reads
         return torch.cat((logit_BW, self.aside(shared_BH.detach())), 1)
 
     def _shown(self, batch: Batch) -> Tensor:
+        if not self.place_bias:
+            prior_B: Tensor = self.prior_scale * batch.prior_B
+            return prior_B
         place_B = batch.position_B.clamp(
             min=1
         )  # not known, or at serving: as if on the first place
         bias_B = F.embedding(place_B, self.position_bias.unsqueeze(1)).squeeze(1)
-        shown_B: Tensor = self.prior_scale * batch.prior_B + _POSITION_UNIT * bias_B
+        shown_B: Tensor = self.prior_scale * batch.prior_B + POSITION_UNIT * bias_B
         return shown_B
 
 

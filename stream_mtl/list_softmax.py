@@ -8,14 +8,8 @@ from torch import Tensor
 from stream_mtl.batch import list_index
 
 
-def list_softmax_loss(
-    logit_B: Tensor, label_B: Tensor, mask_B: Tensor, list_key_B: Tensor
-) -> Tensor:
-    """-(y / sum of y in the list) * log softmax, a row (ListNet's top-one loss; Cao et al. 2007).
-
-    Only rows with a known label take part. A list without a positive gives 0 on all its rows. Summed
-    over a list it is one cross-entropy, so its mean over rows is on the scale of a BCE of the same rate.
-    """
+def list_log_softmax(logit_B: Tensor, mask_B: Tensor, list_key_B: Tensor) -> Tensor:
+    """Log-probability of each row among the known rows of its list; of unknown ones without meaning, but finite."""
     index_B, lists = list_index(list_key_B)
     score_B = logit_B.masked_fill(~mask_B, float("-inf"))
     top_N = (
@@ -26,8 +20,22 @@ def list_softmax_loss(
     shifted_B = logit_B - top_N[index_B]
     weight_B = shifted_B.clamp(max=0).exp() * mask_B  # the clamp keeps masked rows from overflowing
     sum_N = weight_B.new_zeros(lists).index_add(0, index_B, weight_B)
+    return shifted_B - sum_N.clamp(min=1e-30).log()[index_B]
+
+
+def list_softmax_loss(
+    logit_B: Tensor, label_B: Tensor, mask_B: Tensor, list_key_B: Tensor
+) -> Tensor:
+    """-(y / number of positives in the list) * log softmax, a row (ListNet's top-one loss; Cao et al. 2007).
+
+    Only rows with a known label take part. A list without a positive gives 0 on all its rows. Summed
+    over a list it is one cross-entropy, so its mean over rows is on the scale of a BCE of the same rate. A label
+    above 1, an inverse propensity, makes its row count so many times (Joachims et al., WSDM 2017).
+    """
+    index_B, lists = list_index(list_key_B)
     positive_B = label_B * mask_B
-    positives_N = positive_B.new_zeros(lists).index_add(0, index_B, positive_B)
+    count_B = (positive_B > 0).to(positive_B.dtype)
+    positives_N = positive_B.new_zeros(lists).index_add(0, index_B, count_B)
     share_B = positive_B / positives_N.clamp(min=1e-6)[index_B]
-    log_softmax_B = shifted_B - sum_N.clamp(min=1e-30).log()[index_B]
+    log_softmax_B = list_log_softmax(logit_B, mask_B, list_key_B)
     return torch.where(share_B > 0, -share_B * log_softmax_B, 0.0)

@@ -13,7 +13,6 @@ from stream_mtl.held import Held
 from stream_mtl.keyed_store import row_bytes, unit_rows
 from stream_mtl.memory import MEMORIES
 from stream_mtl.memory.base import Memory
-from stream_mtl.prior_shift import class_edges
 from stream_mtl.registry import entry
 from stream_mtl.tasks.base import TaskKind
 
@@ -34,7 +33,7 @@ def held_rows(
             kind.whole_lists,
             seed,
             device,
-            class_edges(kind),
+            kind.edges,
             settings.recent,
         )
         for name, kind in zip(spec.tasks, kinds, strict=True)

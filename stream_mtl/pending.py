@@ -6,7 +6,7 @@ with what it has seen: a step holds at most one in GROWTH of the rows learned be
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -22,7 +22,15 @@ GROWTH = 512
 class Pending:
     """A queue of rows; `full()` takes out steps of `first_rows` to `batch_rows` rows, lists kept whole."""
 
-    def __init__(self, spec: Spec, batch_rows: int, first_rows: int | None = None) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        batch_rows: int,
+        first_rows: int | None = None,
+        thin: Callable[[Batch], Batch] | None = None,
+    ) -> None:
+        """`thin` drops what is not to be learned from."""
+        self._thin = thin
         self._batch_rows = batch_rows
         self._first_rows = batch_rows if first_rows is None else min(first_rows, batch_rows)
         self._taken = 0  # rows given out so far
@@ -38,6 +46,8 @@ class Pending:
         return min(self._batch_rows, max(self._first_rows, self._taken // GROWTH))
 
     def add(self, batch: Batch) -> None:
+        if self._thin is not None:
+            batch = self._thin(batch)
         if len(batch):
             self._parts.append(batch)
             self._rows += len(batch)

@@ -20,32 +20,13 @@ from torch import Tensor
 from stream_mtl.batch import list_index
 from stream_mtl.held import Held, Sample
 from stream_mtl.tasks.base import TaskKind
-from stream_mtl.tasks.regression import Regression
-
-_QUARTILES = (-0.6745, 0.0, 0.6745)  # of a normal law, in the head's unit around its center
-
-
-def class_edges(kind: TaskKind) -> tuple[float, ...]:
-    """What parts the labels of a task into classes: see `Held.edges`. A value's classes are four ranges."""
-    if kind.spread == "class_entropy":
-        return tuple(one + 0.5 for one in range(kind.width - 1))
-    if isinstance(kind, Regression):
-        logit_BC = torch.zeros(len(_QUARTILES), kind.columns[0] + 1)
-        logit_BC[:, kind.columns[0]] = torch.tensor(_QUARTILES)
-        return tuple(kind.score(logit_BC).tolist())
-    return (0.5,)
-
-
-def shifts_logits(kind: TaskKind) -> bool:
-    """Whether a shift of the head's logits is exact."""
-    return not kind.whole_lists and len(kind.columns) == kind.width and kind.spread != "variance"
 
 
 def corrected(sample: Sample, kind: TaskKind, held: Held) -> tuple[Sample, Tensor | None]:
     """The sample with the weights, and the shift (W) of its logits in training, that undo its preference."""
     if sample.log_chance_K is None:
         return sample, None
-    if shifts_logits(kind):
+    if kind.shifts:
         log_chance_K = sample.log_chance_K.to(sample.logit_RS.device)
         wide = kind.spread == "class_entropy"
         return sample, log_chance_K if wide else log_chance_K[1:] - log_chance_K[:1]

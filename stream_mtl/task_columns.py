@@ -9,6 +9,7 @@ from stream_mtl.config import Config, Task
 from stream_mtl.delayed_kind import Delayed
 from stream_mtl.delays import DELAYS
 from stream_mtl.errors import ConfigError
+from stream_mtl.rankings import RANKINGS
 from stream_mtl.tasks import TASKS
 from stream_mtl.tasks.base import Place, Settings, TaskKind
 
@@ -22,8 +23,8 @@ def task_kinds(spec: Spec, config: Config) -> list[TaskKind]:
         places[name] = Place(task, column, width)
         column += width
     return [
-        _kind(one, places[name], _before(name, places, config.tasks))
-        for name, one in ((name, config.tasks[name]) for name in spec.tasks)
+        _kind(name, _before(name, places, config.tasks), places, config.tasks)
+        for name in spec.tasks
     ]
 
 
@@ -36,17 +37,36 @@ def _width(task: Task) -> int:
     """Logits of a task's head: one, one a class, or more that impute labels or know their delay."""
     if task.delay != "window":
         return 1 + DELAYS[task.delay].heads
+    if task.kind == "listwise":
+        return RANKINGS[task.ranking].width
     return 2 if task.correction == "dr" else max(1, task.classes)
 
 
-def _kind(task: Task, place: Place, after: Sequence[Place]) -> TaskKind:
-    kind = TASKS[task.kind](place, _settings(task), after)
+def _kind(
+    name: str, before: Sequence[str], places: Mapping[str, Place], tasks: Mapping[str, Task]
+) -> TaskKind:
+    task, first = tasks[name], tasks[before[-1] if before else name]
+    for one in before:
+        if tasks[one].imbalance == "focal":
+            raise ConfigError(
+                f"tasks.{one}.imbalance = 'focal': {name!r} comes after it and multiplies its probability, which"
+                " a focal loss does not learn as such; use 'class_weights' or keep_negatives"
+            )
+    kind = TASKS[task.kind](places[name], _settings(task, first), [places[one] for one in before])
     return kind if task.delay == "window" else Delayed(kind, DELAYS[task.delay])
 
 
-def _settings(task: Task) -> Settings:
+def _settings(task: Task, first: Task) -> Settings:
+    """`first`: the step of its way that judges what was shown; it alone knows of places."""
     return Settings(
         listwise=task.listwise,
+        ranking=task.ranking,
+        imbalance=task.imbalance,
+        class_weights=task.class_weights,
+        focal_gamma=task.focal_gamma,
+        keep_negatives=task.keep_negatives,
+        place_bias=task.position == "bias",
+        propensities=first.propensities,
         classes=task.classes,
         smoothing=task.smoothing,
         correction=task.correction,
@@ -58,8 +78,8 @@ def _settings(task: Task) -> Settings:
     )
 
 
-def _before(name: str, places: Mapping[str, Place], tasks: Mapping[str, Task]) -> list[Place]:
-    """Places of the tasks that come before this one in its funnel, the nearest first."""
+def _before(name: str, places: Mapping[str, Place], tasks: Mapping[str, Task]) -> list[str]:
+    """Names of the tasks that come before this one in its funnel, the nearest first."""
     before: list[str] = []
     after = tasks[name].after
     while after is not None:
@@ -75,4 +95,4 @@ def _before(name: str, places: Mapping[str, Place], tasks: Mapping[str, Task]) -
             )
         before.append(after)
         after = tasks[after].after
-    return [places[one] for one in before]
+    return before

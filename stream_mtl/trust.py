@@ -15,6 +15,7 @@ Legend: B rows, C logits of all heads, T tasks, G trust values, P positive rows,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,6 +44,7 @@ class Trust:
     def __init__(self, kinds: Sequence[TaskKind], device: torch.device) -> None:
         self._tasks = [task for task, kind in enumerate(kinds) if kind.has_prior]
         self._column = [kind.columns[0] for kind in kinds]
+        self._thinned = [-math.log(kind.kept_negatives) for kind in kinds]
         rates = torch.tensor([kind.base_rate for kind in kinds], dtype=torch.float64)
         self._line_T2 = torch.stack((torch.ones_like(rates), rates.logit()), 1).to(device)
         self._hessian_T22 = (_ROWS * torch.eye(2, dtype=torch.float64)).repeat(len(kinds), 1, 1)
@@ -90,7 +92,8 @@ class Trust:
     def _regress(self, task: int, batch: Batch, known_B: Tensor) -> None:
         prior_K = batch.prior_B[known_B].double()
         input_K2 = torch.stack((prior_K, torch.ones_like(prior_K)), 1)
-        prob_K = (input_K2 @ self._line_T2[task] + batch.offset_B[known_B]).sigmoid()
+        offset_K = batch.offset_B[known_B] + self._thinned[task]
+        prob_K = (input_K2 @ self._line_T2[task] + offset_K).sigmoid()
         curvature_K1 = (prob_K * (1 - prob_K)).unsqueeze(1)
         self._hessian_T22[task].mul_(_FADE).add_(input_K2.T @ (curvature_K1 * input_K2))
         self._hessian_T22[task].diagonal().add_(1e-3)

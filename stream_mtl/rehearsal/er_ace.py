@@ -34,7 +34,11 @@ class PresentClasses:
                 "rehearsal.loss = 'er_ace' hides classes over which label smoothing would spread labels;"
                 f" set smoothing = 0 for {', '.join(smoothed)}, or use 'er'"
             )
-        wide = [(task, kind) for task, kind in enumerate(context.kinds) if kind.width > 1]
+        wide = [
+            (task, kind)
+            for task, kind in enumerate(context.kinds)
+            if kind.spread == "class_entropy"
+        ]
         self._places = [(task, kind.columns[0], kind.width) for task, kind in wide]
         self._width = sum(kind.width for kind in context.kinds)
         device = context.table_RH.device

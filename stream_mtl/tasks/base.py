@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from torch import Tensor
 
 Spread = Literal["entropy", "class_entropy", "variance"]
+Correction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+YES_NO = (0.5,)  # parts the labels of a yes or no
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,13 @@ class Settings:
     """What the configuration says of one task, beside its weight."""
 
     listwise: float = 0.0  # binary: how much a listwise term weighs
+    ranking: str = "softmax"  # binary, listwise: what that term is (`rankings`)
+    imbalance: str = "none"  # binary, multiclass: for rare classes (`imbalances`)
+    class_weights: tuple[float, ...] = ()  # of that
+    focal_gamma: float = 2.0
+    keep_negatives: float = 1.0  # share of the negatives that are learned from (`thinning`)
+    place_bias: bool = True  # of a task with a prior: the head learns what a place is worth
+    propensities: tuple[float, ...] = ()  # of being looked at, by place; empty: not used
     classes: int = 0  # multiclass: size of the head
     smoothing: float = 0.0  # part of the label that is spread over all classes
     correction: Literal["none", "ips", "dr"] = "none"  # funnel: of the step's own rate
@@ -69,6 +78,36 @@ class TaskKind(Protocol):
         ...
 
     @property
+    def place_bias(self) -> bool:
+        """Whether a position bias is added beside the prior."""
+        ...
+
+    @property
+    def propensities(self) -> tuple[float, ...]:
+        """P(looked at) by place, the first 1: a positive's label counts its inverse (`joint_loss`). Empty: 1."""
+        ...
+
+    @property
+    def kept_negatives(self) -> float:
+        """Share of the negatives that is learned from; the loss undoes it."""
+        ...
+
+    @property
+    def shifts(self) -> bool:
+        """Whether adding log-ratios of classes to the head's logits in training undoes a sampling of them exactly."""
+        ...
+
+    @property
+    def edges(self) -> tuple[float, ...]:
+        """Ascending; part the labels into classes, for memories and samplers."""
+        ...
+
+    @property
+    def correction(self) -> Correction | None:
+        """Adds to the loss (B), from logits (B x C), label, mask, and whether the step before was reached; None: nothing."""
+        ...
+
+    @property
     def base_rate(self) -> float:
         """Of the sigmoid of the head's logits before the first step; .5, a logit of 0, where that is no rate."""
         ...
@@ -89,8 +128,13 @@ class TaskKind(Protocol):
         """Unreduced loss of shape B, in nats (or squared units) a row; exactly 0 where the label is unknown.
 
         `logit_BC` already holds the sampling offset; rows of one list stand together. `drawn_B` marks
-        rows of lists that nobody was shown: a click and its sampled negatives.
+        rows of lists that nobody was shown: a click and its sampled negatives. A positive label of a kind with
+        `propensities` may be above 1.
         """
+        ...
+
+    def target(self, label_B: Tensor) -> Tensor:
+        """The label in the unit of the loss."""
         ...
 
     def score(self, logit_BC: Tensor) -> Tensor:

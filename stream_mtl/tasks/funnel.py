@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stream_mtl.errors import ConfigError
-from stream_mtl.tasks.base import Place, Settings, Spread
+from stream_mtl.tasks.base import YES_NO, Correction, Place, Settings, Spread
 
 _LN2 = math.log(2.0)
 _LEAST = 1e-6  # of the sum of inverse propensities: a batch in which nobody got here adds nothing
@@ -38,9 +38,11 @@ class Funnel:
 
     helpers = 0
     whole_lists = False
-    has_prior = False
+    has_prior = place_bias = False
     base_rate = 0.1
     spread: Spread = "entropy"
+    edges = YES_NO
+    shifts = False  # what is judged is a product of probabilities
 
     def __init__(self, place: Place, settings: Settings, after: Sequence[Place] = ()) -> None:
         if not after:
@@ -50,7 +52,9 @@ class Funnel:
             )
         self.tasks = tuple(one.task for one in (place, *after))
         self._way = tuple(one.column for one in (place, *after))  # this step first
-        self.corrects = settings.correction != "none"
+        corrects = settings.correction != "none"
+        self.correction: Correction | None = self._corrected if corrects else None
+        self.propensities, self.kept_negatives = settings.propensities, settings.keep_negatives
         self._robust = settings.correction == "dr"
         self._weight, self._floor = settings.correction_weight, settings.propensity_floor
         self.width = 2 if self._robust else 1  # the second column imputes labels
@@ -66,10 +70,19 @@ class Funnel:
     ) -> Tensor:
         log_p_B = self._log_probability(logit_BC).clamp(max=_TOP)
         known_B = label_B.masked_fill(~mask_B, 0.0)
-        loss_B = -(known_B * log_p_B + (1 - known_B) * log1mexp(log_p_B))
+        log_not_B = log1mexp(log_p_B)
+        if self.kept_negatives < 1:
+            log_p_B, log_not_B = self._among_kept(log_p_B, log_not_B)
+        loss_B = -(known_B * log_p_B + (1 - known_B) * log_not_B)
         return torch.where(mask_B, loss_B, 0.0)
 
-    def correction(
+    def _among_kept(self, log_p_B: Tensor, log_not_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Where a share w of the negatives is kept: p / (p + w (1 - p)), and the rest; logit + ln(1/w)."""
+        log_kept_B = log_not_B + math.log(self.kept_negatives)
+        log_all_B = torch.logaddexp(log_p_B, log_kept_B)
+        return log_p_B - log_all_B, log_kept_B - log_all_B
+
+    def _corrected(
         self, logit_BC: Tensor, label_B: Tensor, mask_B: Tensor, reached_B: Tensor
     ) -> Tensor:
         """What the correction adds to the loss of every row (B). `reached_B`: the step before was positive (0 or 1).
@@ -110,6 +123,9 @@ class Funnel:
         for column in reversed(self._way[:-1]):
             log_p_B = log_p_B + F.logsigmoid(logit_BC[:, column])
         return log_p_B
+
+    def target(self, label_B: Tensor) -> Tensor:
+        return label_B
 
     def score(self, logit_BC: Tensor) -> Tensor:
         return self._log_probability(logit_BC).exp()

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stream_mtl.errors import ConfigError
+from stream_mtl.imbalances import IMBALANCES
 from stream_mtl.tasks.base import Place, Settings, Spread
 
 
@@ -21,9 +22,12 @@ class MultiClass:
 
     helpers = 0
     whole_lists = False
-    has_prior = False
+    has_prior = place_bias = False
+    propensities: tuple[float, ...] = ()
+    kept_negatives = 1.0
     base_rate = 0.5
     spread: Spread = "class_entropy"
+    correction = None
 
     def __init__(self, place: Place, settings: Settings, after: Sequence[Place] = ()) -> None:
         if settings.classes < 2:
@@ -32,6 +36,12 @@ class MultiClass:
                 f" {settings.classes}"
             )
         self.width, self._smoothing = settings.classes, settings.smoothing
+        self.edges = tuple(one + 0.5 for one in range(settings.classes - 1))
+        self._imbalance = None
+        if settings.imbalance != "none":
+            new = IMBALANCES[settings.imbalance]
+            self._imbalance = new(settings.class_weights, settings.focal_gamma)
+        self.shifts = self._imbalance is None or self._imbalance.shifts
         self.tasks = (place.task,)
         self.columns = tuple(range(place.column, place.column + self.width))
         self._own = slice(place.column, place.column + self.width)
@@ -45,14 +55,24 @@ class MultiClass:
         drawn_B: Tensor,
     ) -> Tensor:
         class_B = label_B.masked_fill(~mask_B, 0.0).long().clamp(0, self.width - 1)
-        loss_B = F.cross_entropy(
-            logit_BC[:, self._own], class_B, reduction="none", label_smoothing=self._smoothing
-        )
+        logit_BW = logit_BC[:, self._own]
+        if self._imbalance is not None:
+            loss_B = self._imbalance.costs(logit_BW).gather(1, class_B.unsqueeze(1)).squeeze(1)
+        else:
+            loss_B = F.cross_entropy(
+                logit_BW, class_B, reduction="none", label_smoothing=self._smoothing
+            )
         return torch.where(mask_B, loss_B, 0.0)
+
+    def target(self, label_B: Tensor) -> Tensor:
+        return label_B
 
     def score(self, logit_BC: Tensor) -> Tensor:
         """Probability of the likeliest class."""
         return self.outputs(logit_BC).amax(1)
 
     def outputs(self, logit_BC: Tensor) -> Tensor:
-        return logit_BC[:, self._own].softmax(1)
+        logit_BW = logit_BC[:, self._own]
+        if self._imbalance is not None:
+            return self._imbalance.log_probability(logit_BW).exp()
+        return logit_BW.softmax(1)

@@ -15,6 +15,8 @@ from stream_mtl.tasks.base import Place, Settings, Spread
 
 _LIMIT = 10.0  # units from the center that a label teaches at most: one absurd value must not drown a step
 
+_QUARTILES = (-0.6745, 0.0, 0.6745)  # of a normal law, in the head's unit around its center
+
 
 class Regression:
     """(target - logit)^2, halved; target = (label - center) / scale."""
@@ -22,7 +24,11 @@ class Regression:
     width = 1
     helpers = 0
     whole_lists = False
-    has_prior = False
+    has_prior = place_bias = False
+    propensities: tuple[float, ...] = ()
+    kept_negatives = 1.0
+    shifts = False  # a value has no log-odds
+    correction = None
     base_rate = 0.5
     spread: Spread = "variance"
 
@@ -30,6 +36,8 @@ class Regression:
         self.tasks, self.columns = (place.task,), (place.column,)
         self._own = place.column
         self._center, self._scale, self._log = settings.center, settings.scale, settings.log
+        logit_QC = torch.tensor(_QUARTILES).unsqueeze(1).expand(-1, place.column + 1)
+        self.edges = tuple(self.score(logit_QC).tolist())
 
     def loss(
         self,

@@ -14,6 +14,19 @@ from stream_mtl.tasks.base import Place, Settings, TaskKind
 from stream_mtl.testing_rows import rows
 
 SETTINGS = {"multiclass": Settings(classes=2), "regression": Settings(scale=0.5)}
+VARIANTS = {  # of the kinds: every loss that a setting chooses
+    "binary-lambdarank": ("binary", Settings(listwise=0.5, ranking="lambdarank")),
+    "binary-focal": ("binary", Settings(imbalance="focal")),
+    "binary-weights": ("binary", Settings(imbalance="class_weights", class_weights=(1.0, 9.0))),
+    "binary-thinned": ("binary", Settings(keep_negatives=0.2)),
+    "funnel-thinned": ("funnel", Settings(keep_negatives=0.2)),
+    "listwise-lambdarank": ("listwise", Settings(ranking="lambdarank")),
+    "multiclass-focal": ("multiclass", Settings(classes=2, imbalance="focal")),
+    "multiclass-weights": (
+        "multiclass",
+        Settings(classes=2, imbalance="class_weights", class_weights=(1.0, 9.0)),
+    ),
+}
 
 
 def new(name: str, settings: Settings | None = None) -> TaskKind:
@@ -24,7 +37,8 @@ def new(name: str, settings: Settings | None = None) -> TaskKind:
 
 
 KINDS = [pytest.param(new(name), id=name) for name in TASKS]
-RATES = [pytest.param(new(name), id=name) for name in TASKS if new(name).spread == "entropy"]
+KINDS += [pytest.param(new(name, given), id=title) for title, (name, given) in VARIANTS.items()]
+RATES = [one for one in KINDS if one.values[0].spread == "entropy"]  # type: ignore[union-attr]
 
 
 def loss_of(kind: TaskKind, logit_BC: torch.Tensor, mask_B: torch.Tensor) -> torch.Tensor:
@@ -95,6 +109,22 @@ def test_the_best_logit_of_a_label_has_no_gradient(kind: TaskKind) -> None:
         (gradient_BC,) = torch.autograd.grad(loss, logit_BC)
         logit_BC = (logit_BC - 0.3 * gradient_BC).detach().requires_grad_()
     assert loss_of(kind, logit_BC, torch.ones(24, dtype=torch.bool)).sum() < 0.2 * before
+
+
+@pytest.mark.parametrize("kind", RATES)
+def test_a_new_head_predicts_its_base_rate(kind: TaskKind) -> None:
+    """Where the sigmoid of its logit is `base_rate`, a rare yes is predicted, whatever the loss makes of logits."""
+    start = torch.tensor(kind.base_rate, dtype=torch.float64).logit()
+    start_BC = torch.stack((start, torch.tensor(40.0).double())).unsqueeze(0)
+    assert 0.04 < kind.score(start_BC).item() < 0.11
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_are_parted_into_ascending_classes_in_the_unit_of_the_label(kind: TaskKind) -> None:
+    assert len(kind.edges) >= 1
+    assert list(kind.edges) == sorted(set(kind.edges))
+    target_E = kind.target(torch.tensor(kind.edges))
+    assert (target_E.diff() > 0).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,9 +13,11 @@ from stream_mtl.balancers import BALANCERS
 from stream_mtl.config import Config
 from stream_mtl.delays import DELAYS
 from stream_mtl.drift import DETECTORS
+from stream_mtl.imbalances import IMBALANCES
 from stream_mtl.labels import SOURCES
 from stream_mtl.memory import MEMORIES
 from stream_mtl.models import MODELS
+from stream_mtl.rankings import RANKINGS
 from stream_mtl.rehearsal import REHEARSALS
 from stream_mtl.samplers import SAMPLERS
 from stream_mtl.serde import parse
@@ -25,7 +27,19 @@ from tests.folds import as_records, shop_cuts, small
 METHODS = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
 NOT_FOR_THE_FOLD = {"ddm"}  # of errors of 0 and 1; the fold watches losses
 NAMES = sorted(
-    {*DELAYS, *MODELS, *BALANCERS, *MEMORIES, *SAMPLERS, *REHEARSALS, *TASKS, *SOURCES, *DETECTORS}
+    {
+        *IMBALANCES,
+        *RANKINGS,
+        *DELAYS,
+        *MODELS,
+        *BALANCERS,
+        *MEMORIES,
+        *SAMPLERS,
+        *REHEARSALS,
+        *TASKS,
+        *SOURCES,
+        *DETECTORS,
+    }
     - NOT_FOR_THE_FOLD
 )
 
@@ -39,10 +53,12 @@ def test_every_method_has_a_word_of_advice(name: str) -> None:
     assert re.search(rf"[`*]{re.escape(name)}[`*]", METHODS)
 
 
-def test_the_tasks_shown_are_a_configuration_that_learns() -> None:
-    (text,) = blocks("toml")
+@pytest.mark.parametrize(
+    "text,tasks", list(zip(blocks("toml"), (6, 4), strict=True)), ids=["tasks", "losses"]
+)
+def test_the_tasks_shown_are_a_configuration_that_learns(text: str, tasks: int) -> None:
     config = small(**tomllib.loads(text))
-    assert len(config.tasks) == 6
+    assert len(config.tasks) == tasks
     model = build(Config.model_validate(config.model_dump()), "test")
     for cut in shop_cuts(config, 900):
         model.step(cut)

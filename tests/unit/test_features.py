@@ -333,3 +333,27 @@ def test_a_click_on_an_item_that_the_shop_did_not_know_gives_no_rows() -> None:
     assert rows.batch.list_key_B.unique().tolist() == [hash64("shown")]
     late = features.rows([outcome(bare, (0.0,), revision=2, correction=True)])
     assert not len(late.corrections)
+
+
+def test_negatives_from_the_rest_can_come_as_often_as_items_are_clicked() -> None:
+    """Popular items are drawn more, with smaller offsets; what is restored draws the same."""
+    config = CONFIG.model_copy(
+        update={"features": CONFIG.features.model_copy(update={"rest": "clicked"})}
+    )
+    events = random_clicks(400, users=40, items=200)
+    shop, features = made(config, events)
+    clicks = [e for e in random_clicks(300, users=40, items=200, seed=5) if isinstance(e, Click)]
+    strays = [
+        exposure(f"s{n}", e.user_id, [e.item_id], 10**6 + n, True) for n, e in enumerate(clicks)
+    ]
+    known = [e for e in strays if e.items[0].item_id in shop.items.slots.index]
+    for start in range(0, len(known) - 20, 20):
+        features.open(known[start : start + 20])
+    again = Features(shop, features.retrieval, config)
+    again.restore(cloned(features.state()))
+    last = known[-20:]
+    one, other = features.open(last), again.open(last)
+    assert equal(one, other)
+    offset_B = one.offset_B
+    assert (offset_B > 0).any()
+    assert len(offset_B.unique()) > 10  # an offset an item, not one a stratum

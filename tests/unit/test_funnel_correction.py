@@ -127,7 +127,7 @@ def learned_rate(correction: Literal["none", "ips", "dr"], propensity_known: boo
         columns = (click_rate_B.logit(), own.expand(count), imputed_2[eager_B.long()])
         logit_BC = torch.stack(columns, 1)
         loss_B = funnel.loss(logit_BC, buy_B, known_B, known_B.long(), ~known_B)
-        if funnel.corrects:
+        if funnel.correction is not None:
             loss_B = loss_B + funnel.correction(logit_BC, buy_B, known_B, click_B)
         optimizer.zero_grad()
         loss_B.mean().backward()
