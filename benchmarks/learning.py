@@ -15,6 +15,8 @@ PROGRAMS = (
     "movielens",
     "digits",
     "delayed",
+    "label_stop",
+    "added_task",
     "balancer_toy",
     "balancer_cost",
     "balancer_shop",

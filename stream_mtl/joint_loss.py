@@ -45,7 +45,9 @@ def join_rows(fresh: Batch, rehearsed: Sequence[Rehearsed]) -> JointRows:
     """A draw for logits alone has no known labels: a row must not teach twice.
 
     A remembered row counts as much as a fresh one (times the draw's weight): a task remembers few rows a step,
-    and a mean of their own would let each of them shout down several fresh ones.
+    and a mean of their own would let each of them shout down several fresh ones. So of a task without any fresh
+    label all fresh rows count as if they had one: else, once its labels stop, a few rows are its whole loss,
+    step after step, and the model learns its memory by heart.
     """
     batches, weights = [fresh], [_weights(fresh)]
     for one in rehearsed:
@@ -55,7 +57,8 @@ def join_rows(fresh: Batch, rehearsed: Sequence[Rehearsed]) -> JointRows:
         batches.append(batch)
         weights.append(one.draw.label_weight * _weights(batch))
     weight_BT = torch.cat(weights)
-    share_BT = weight_BT / weight_BT.sum(0).clamp(min=1.0)
+    silent_T = ~fresh.mask_BT.any(0)
+    share_BT = weight_BT / (weight_BT.sum(0) + len(fresh) * silent_T).clamp(min=1.0)
     return JointRows(concat(batches), share_BT, len(fresh), rehearsed)
 
 
