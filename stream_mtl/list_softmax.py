@@ -18,7 +18,9 @@ def list_log_softmax(logit_B: Tensor, mask_B: Tensor, list_key_B: Tensor) -> Ten
         .scatter_reduce(0, index_B, score_B.detach(), reduce="amax")
     )
     shifted_B = logit_B - top_N[index_B]
-    weight_B = shifted_B.clamp(max=0).exp() * mask_B  # the clamp keeps masked rows from overflowing
+    # unknown rows may lie above the top and must not overflow. Not by a clamp: at its edge, where every list's top
+    # row stands, a clamp has no gradient, and the row that most needs pushing down would not be
+    weight_B = shifted_B.masked_fill(~mask_B, 0.0).exp() * mask_B
     sum_N = weight_B.new_zeros(lists).index_add(0, index_B, weight_B)
     return shifted_B - sum_N.clamp(min=1e-30).log()[index_B]
 

@@ -71,6 +71,20 @@ def test_gradients_stay_finite_at_extreme_logits(kind: TaskKind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_gradient_is_that_of_the_loss(kind: TaskKind, logit_BC: torch.Tensor) -> None:
+    """Against differences, in double. A softmax that clamps at its top once had none for the top row of a list."""
+    exact_BC = logit_BC.detach().double().requires_grad_()
+    mask_B = torch.arange(24) % 6 != 1
+
+    def total(logit_BC: torch.Tensor) -> torch.Tensor:
+        batch = rows(len(logit_BC))
+        label_B = batch.label_BT[:, 0].double()
+        return kind.loss(logit_BC, label_B, mask_B, batch.list_key_B, mask_B).sum()
+
+    assert torch.autograd.gradcheck(total, exact_BC)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_absent_labels_contribute_nothing(kind: TaskKind, logit_BC: torch.Tensor) -> None:
     """A masked row has no loss, gets no gradient and changes no other row's loss, in its list too."""
     mask_B = torch.arange(24) % 4 != 1
