@@ -31,12 +31,14 @@ from stream_mtl.label_join import LabelJoin
 from stream_mtl.learner import Learner, StepReport
 from stream_mtl.ledger import FOLD_VERSION
 from stream_mtl.pending import Pending
+from stream_mtl.recall import Recall
 from stream_mtl.scoring import Moment, Scoring
 from stream_mtl.serde import FILE_TOPIC, Decoded, decode_all
 from stream_mtl.shop import Shop
 from stream_mtl.state import State
 from stream_mtl.task_set import TaskSet, grown, with_task, without_task
 from stream_mtl.text import Encoder
+from stream_mtl.two_tower import TwoTower
 from stream_mtl.watermark import Watermark
 
 
@@ -53,6 +55,8 @@ class Parts:
     learner: Learner
     scoring: Scoring
     encoder: Encoder  # frozen: no state
+    recall: Recall
+    towers: TwoTower | None  # where vectors are learned
 
 
 class Pipeline:
@@ -100,11 +104,15 @@ class Pipeline:
             joined = parts.join.feed(chunk)
             if joined.exposures:
                 opened.append(parts.features.open(joined.exposures))
+            parts.recall.observe(joined.events)
             parts.shop.apply(joined.events)
             outcomes += joined.outcomes
             counts["duplicates"] += joined.duplicates
         self._predict(opened)
         self._encode_texts()
+        counts.update(parts.recall.take())
+        if parts.towers is not None:
+            parts.towers.learn()
         return outcomes
 
     def _predict(self, opened: Sequence[Batch]) -> None:
@@ -227,6 +235,9 @@ class Pipeline:
     def _erase(self, user_id: str, cut: Cut) -> Output:
         parts, key = self.parts, hash64(user_id, "user")
         parts.join.erase(user_id)
+        parts.recall.erase(hash64(user_id))
+        if parts.towers is not None:
+            parts.towers.erase(hash64(user_id))
         parts.features.erase_user(user_id)
         parts.shop.erase_user(user_id)
         parts.learner.erase(key)
@@ -345,12 +356,13 @@ class Pipeline:
             "state_digest": self.state_digest(),
             "lineage": self.lineage,
             "last_cut": self.cuts - 1,
+            "recall": self.parts.recall.summary(),
             "tasks": self.quality(),
         }
 
 
 def _stateful(p: Parts) -> dict[str, states.Stateful]:
-    return {
+    whole: dict[str, states.Stateful] = {
         "watermark": p.watermark,
         "join": p.join,
         "shop": p.shop,
@@ -359,7 +371,9 @@ def _stateful(p: Parts) -> dict[str, states.Stateful]:
         "pending": p.pending,
         "learner": p.learner,
         "scoring": p.scoring,
+        "recall": p.recall,
     }
+    return whole if p.towers is None else whole | {"towers": p.towers}
 
 
 def _state_of(parts: Parts) -> State:
