@@ -41,6 +41,8 @@ from workers.backtest import run_backtest
 SAMPLES, FILE = "STREAM_MTL_SAMPLES", "events_v1.jsonl.gz"
 PIECES = 10
 RESAMPLES = 500
+ASKED = 1.15  # of the kNN's hit rate
+RECALL = 0.293  # of kNN, own, popular and the last category's items
 POPULARITY = ("clicks", "demand")  # dense features: clicks faded by a day, demand by a month
 Floats = npt.NDArray[np.float64]
 
@@ -180,11 +182,12 @@ def list_figures(path: Path, lists: hit_rate.Lists, candidates: int) -> Iterator
         kept = {name: rate for (name, of), rate in rates.items() if of == group}
         beside = ", ".join(f"{name} {kept[name].share:.3f}" for name in hit_rate.BASELINES)
         ours, knn = kept["published@20"], kept["knn+popular"]
-        holds = ours.hits >= knn.hits if group == "all" else None
+        holds = ours.share >= ASKED * knn.share if group == "all" else None
         name = f"6 hit rate@20, {group} ({ours.asked} asked)"
-        yield Figure(name, ours.share, f">= {knn.share:.4f} ({beside})", holds)
+        wanted = f">= {ASKED} x {knn.share:.4f} ({beside})"
+        yield Figure(name, ours.share, wanted, holds)
     recall = rates[f"published@{candidates}", "all"].share
-    yield Figure(f"6 recall of the {candidates} candidates", recall, "reported", None)
+    yield Figure(f"6 recall of the {candidates} candidates", recall, f"> {RECALL}", recall > RECALL)
 
 
 def configured(flags: Sequence[str], candidates: int) -> Config:

@@ -60,6 +60,9 @@ def erase_user(fold: Fold, given: Arguments, moment: Moment) -> Sequence[Output]
     user_id, parts = str(given["user_id"]), fold.parts
     key = hash64(user_id, "user")
     parts.join.erase(user_id)
+    parts.recall.erase(hash64(user_id))
+    if parts.towers is not None:
+        parts.towers.erase(hash64(user_id))
     parts.features.erase_user(user_id)
     parts.shop.erase_user(user_id)
     parts.learner.erase(key)

@@ -17,11 +17,13 @@ from stream_mtl.parts import Parts
 from stream_mtl.pending import Pending
 from stream_mtl.pipeline import Pipeline
 from stream_mtl.reactions import Reactions
-from stream_mtl.retrieval import Retrieval
+from stream_mtl.recall import Recall
+from stream_mtl.retrieval import SOURCES, Retrieval
 from stream_mtl.scoring import Scoring
 from stream_mtl.shop import Shop
 from stream_mtl.text import Encoder, load_encoder
 from stream_mtl.thinning import thinner
+from stream_mtl.two_tower import TwoTower
 from stream_mtl.watermark import Watermark
 
 
@@ -35,7 +37,9 @@ def compose(config: Config, lineage: str) -> Pipeline:
 def parts(config: Config, encoder: Encoder) -> Parts:
     """The stages, empty."""
     shop = Shop(config.features, encoder.dim, attributes(config.tasks))
-    retrieval = Retrieval(shop, config)
+    towers = TwoTower(shop, config.retrieval, config.seed) if config.retrieval.learned else None
+    retrieval = Retrieval(shop, config, towers)
+    recall = Recall(shop, SOURCES, config.scoring.candidates)
     features = Features(shop, retrieval, config)
     learner = Learner(features.spec, config, choose_device(config.device))
     if config.adapt.grow:
@@ -60,9 +64,11 @@ def parts(config: Config, encoder: Encoder) -> Parts:
             thinner(config.tasks),
         ),
         learner=learner,
-        scoring=Scoring(config, shop, retrieval, features, learner),
+        scoring=Scoring(config, shop, retrieval, features, learner, recall),
         encoder=encoder,
         reactions=Reactions(config, evaluation, learner),
+        recall=recall,
+        towers=towers,
     )
 
 

@@ -510,6 +510,28 @@ class Learner(Section):
     )
 
 
+class Retrieval(Section):
+    """Learned vectors as a source of candidates; see `two_tower`."""
+
+    learned: bool = Field(
+        False, description="learn vectors of users and items, and name candidates by them"
+    )
+    dim: Positive = Field(32, description="width of the vectors")
+    rows: Positive = Field(2**15, description="hashed embeddings of item ids")
+    temperature: float = Field(0.1, gt=0, description="of the softmax over cosines")
+    rate: float = Field(0.05, gt=0, description="of Adagrad")
+    batch: Positive = Field(64, description="new visits of one step")
+    again: NonNegative = Field(
+        192, description="visits of a step that are drawn from the newest ones"
+    )
+    memory: Positive = Field(4_096, description="newest visits that are drawn from")
+    first_steps: NonNegative = Field(20, description="steps before candidates are named")
+    candidates: Positive = Field(100, description="items nearest to a user that are candidates")
+    alpha: float = Field(
+        0.05, gt=0, le=1, description="how fast an item's frequency follows its gaps (logQ)"
+    )
+
+
 class Scoring(Section):
     candidates: Positive = 100
     published: Positive = 20
@@ -659,6 +681,7 @@ class Config(Section):
     rehearsal: Rehearsal = Rehearsal()
     optimizer: Optimizer = Optimizer()
     learner: Learner = Learner()
+    retrieval: Retrieval = Retrieval()
     scoring: Scoring = Scoring()
     evaluation: Evaluation = Evaluation()
     drift: Drift = Drift()
@@ -697,6 +720,7 @@ SECTION_CLASS: dict[str, KeyClass] = {
     "rehearsal": "soft",
     "optimizer": "soft",
     "learner": "soft",
+    "retrieval": "shape",
     "scoring": "soft",
     "evaluation": "soft",
     "drift": "soft",

@@ -112,6 +112,11 @@ METRICS: dict[str, Declared] = {
     "gate_entropy": _gauge(
         "Of a task's mixture of experts, over its greatest; 0: one alone", "task"
     ),
+    "recall_asked": _counter(
+        "Clicks and purchases of users whose newest candidates are remembered"
+    ),
+    "recall_found": _counter("Of those, the ones that stood among these candidates"),
+    "recall_listed": _counter("And of those, the ones that stood in the published list"),
     "drift_alarms": _counter("Times a task's quality changed", "task"),
     # output
     "scores_published": _counter("Score records committed"),

@@ -13,9 +13,11 @@ from stream_mtl.label_join import LabelJoin
 from stream_mtl.learner import Learner
 from stream_mtl.pending import Pending
 from stream_mtl.reactions import Reactions
+from stream_mtl.recall import Recall
 from stream_mtl.scoring import Scoring
 from stream_mtl.shop import Shop
 from stream_mtl.text import Encoder
+from stream_mtl.two_tower import TwoTower
 from stream_mtl.watermark import Watermark
 
 
@@ -33,10 +35,12 @@ class Parts:
     scoring: Scoring
     encoder: Encoder  # frozen: no state
     reactions: Reactions  # no state
+    recall: Recall
+    towers: TwoTower | None  # where vectors are learned
 
     def stateful(self) -> dict[str, states.Stateful]:
         """Those that keep something between steps, by the names their state is saved under."""
-        return {
+        whole: dict[str, states.Stateful] = {
             "watermark": self.watermark,
             "join": self.join,
             "shop": self.shop,
@@ -45,7 +49,9 @@ class Parts:
             "pending": self.pending,
             "learner": self.learner,
             "scoring": self.scoring,
+            "recall": self.recall,
         }
+        return whole if self.towers is None else whole | {"towers": self.towers}
 
     def state(self) -> states.State:
         whole: states.State = {}

@@ -74,11 +74,15 @@ class Pipeline:
             joined = parts.join.feed(chunk)
             if joined.exposures:
                 opened.append(parts.features.open(joined.exposures))
+            parts.recall.observe(joined.events)
             parts.shop.apply(joined.events)
             outcomes += joined.outcomes
             counts["duplicates"] += joined.duplicates
         self._predict(opened)
         self._encode_texts()
+        counts.update(parts.recall.take())
+        if parts.towers is not None:
+            parts.towers.learn()
         return outcomes
 
     def _predict(self, opened: Sequence[Batch]) -> None:
@@ -243,6 +247,7 @@ class Pipeline:
             "state_digest": self.state_digest(),
             "lineage": self.lineage,
             "last_cut": self.cuts - 1,
+            "recall": self.parts.recall.summary(),
             "tasks": self.quality(),
         }
 

@@ -18,6 +18,7 @@ from stream_mtl.shop import Shop
 from stream_mtl.shop.catalogue import BOUGHT, DEMAND, SLOW, normalised
 from stream_mtl.shop.columns import Array, Ints
 from stream_mtl.shop.neighbours import Neighbours
+from stream_mtl.two_tower import TwoTower
 
 DAY_MS = 86_400_000
 QUERY_LASTS_MS = 30 * 60_000  # a query is in a user's mind this long
@@ -27,9 +28,23 @@ CATEGORIES = 4  # distinct newest categories whose popular items are candidates
 RISING = 20
 TITLES = 5  # newest items whose mean title is looked up in the whole catalogue
 NEAREST = 100  # text neighbours
+SAMPLED = 16  # one similarity in this many tells about where the nearest begin
 CLOSE = 0.3  # cosine from which a text neighbour says something
 # weights of the prior, as log-odds
 COVISITED, FOLLOWED, ANSWERED, POPULAR, CATEGORY, OWN, TITLED = 3.0, 1.0, 3.0, 0.3, 2.0, 1.0, 6.0
+LAST_CATEGORY, PRICED = 2.0, 2.0
+PRICE_WIDTH = 0.4  # difference of log prices at which two items are alike to 1 / e
+SOURCES = (
+    "covisited",
+    "answers",
+    "follows",
+    "recent",
+    "popular",
+    "rising",
+    "category",
+    "titles",
+    "learned",
+)
 CENTRE, SCALE = 2.0, 2.0  # bring the prior to about [-2, 2]
 
 
@@ -39,7 +54,7 @@ class Candidates:
 
     item_UC: Array  # int32
     prior_UC: Array  # float32
-    sources: dict[str, int]  # (user, item) pairs that each source named
+    named_UC: Array  # uint16, a bit for each of SOURCES that named the item
     view: Viewpoint  # what they were chosen from
 
 
@@ -82,6 +97,7 @@ class Viewpoint:
     history_UH: Array  # int32 slots, newest first, -1 padded
     near_UH: Array  # float64, weight of each entry; a row sums to 1 or is all zero
     category_UH: Array  # int32, -1 where there is no entry or no category
+    price_UL: Array  # float32 log prices of the newest entries, NaN where there is none
     own: Links  # items of the history, the newer the stronger
     covisits: Links
     follows: Links  # what came after the newest item
@@ -92,11 +108,11 @@ class Viewpoint:
 
 
 class Retrieval:
-    """Reads the shop; keeps nothing of its own."""
+    """Reads the shop, and the learned vectors where there are any; keeps nothing of its own."""
 
-    def __init__(self, shop: Shop, config: Config) -> None:
-        self.shop = shop
-        self.limit = config.scoring.candidates
+    def __init__(self, shop: Shop, config: Config, towers: TwoTower | None = None) -> None:
+        self.shop, self.towers = shop, towers
+        self.limit, self._learned = config.scoring.candidates, config.retrieval.candidates
 
     def for_users(self, user_U: Ints, domain_U: Ints | None = None) -> Candidates:
         """At most `limit` items a user; -1 stands for a stranger, who gets what is popular.
@@ -134,6 +150,7 @@ class Retrieval:
         near_UH /= np.maximum(near_UH.sum(1, keepdims=True), 1e-9)
         category_UH = np.where(there_UH, shop.items.columns.category[history_UH], 0)
         category_UH = np.where(category_UH > 0, category_UH, -1)
+        price_UL = np.where(there_UH, shop.items.columns.log_price[history_UH], np.nan)[:, :LAST]
         tastes = self._tastes(history_UH)
         query_UE = shop.queries.columns.unit[query_U] * (query_U >= 0)[:, None]
         return Viewpoint(
@@ -143,6 +160,7 @@ class Retrieval:
             history_UH,
             near_UH,
             category_UH,
+            price_UL,
             _table(history_UH, 1 / (1 + np.arange(history_UH.shape[1]) / 5), shop.items.used, True),
             self._links(shop.items.covisits, history_UH[:, :LAST], BACK),
             self._links(shop.items.transitions, history_UH[:, :1], 1.0),
@@ -159,23 +177,30 @@ class Retrieval:
         named = {
             "covisited": view.covisits.pairs(),
             "answers": view.answers.pairs(),
+            "follows": view.follows.pairs(),
             "recent": _pairs(view.history_UH),
             "popular": _pairs(items.popular.of(view.domain_U)),
             "rising": _pairs(items.rising.of(view.domain_U)[:, :RISING]),
             "category": self._of_categories(view.category_UH[:, :LAST]),
-            "titles": _nearest(cosine_UN),
+            "titles": _nearest(cosine_UN, NEAREST, CLOSE),
+            "learned": self._of_vectors(view),
         }
         stride = max(items.used, 1)
         key_N = _distinct(np.concatenate([row * stride + item for row, item in named.values()]))
         row_N, item_N = np.divmod(key_N, stride)
+        named_N = np.zeros(len(key_N), np.uint16)
+        for bit, source in enumerate(SOURCES):
+            row_M, item_M = named[source]
+            named_N[np.searchsorted(key_N, row_M * stride + item_M)] |= np.uint16(1 << bit)
         keep_N = items.columns.offered[item_N]
         keep_N[_found(self._just_had(view, stride), key_N)[1]] = False
-        row_N, item_N = row_N[keep_N], item_N[keep_N]
+        row_N, item_N, named_N = row_N[keep_N], item_N[keep_N], named_N[keep_N]
         cosine_N = cosine_UN[row_N, item_N] if cosine_UN.size else None
         prior_N = self.prior(view, row_N, item_N, cosine_N)
-        item_UC, prior_UC = _best(row_N, item_N, prior_N, (len(view.user_U), self.limit))
-        sources = {name: len(row) for name, (row, _) in named.items()}
-        return Candidates(item_UC, prior_UC, sources, view)
+        item_UC, prior_UC, named_UC = _best(
+            row_N, item_N, prior_N, named_N, (len(view.user_U), self.limit)
+        )
+        return Candidates(item_UC, prior_UC, named_UC, view)
 
     def prior(
         self, view: Viewpoint, row_B: Ints, item_B: Ints, cosine_B: Array | None = None
@@ -192,10 +217,24 @@ class Retrieval:
             + POPULAR * np.log1p(self.demand(safe_B))
             + CATEGORY * self.category_share(view, row_B, safe_B)
             + OWN * view.own.to(row_B, safe_B)
+            + self._likeness(view, row_B, safe_B)
         )
         if cosine_B is not None:
             score_B += TITLED * np.maximum(cosine_B - CLOSE, 0.0)
         return np.asarray((score_B * known_B - CENTRE) / SCALE, np.float32)
+
+    def _likeness(self, view: Viewpoint, row_B: Ints, item_B: Ints) -> Array:
+        """Of the newest item's category; and how near in price to what of its category was looked at lately."""
+        columns = self.shop.items.columns
+        category_B = columns.category.take(item_B)
+        pair_N, back_N = np.nonzero(
+            view.category_UH[:, :LAST].take(row_B, 0) == category_B[:, None]
+        )
+        row_N = row_B[pair_N]
+        apart_N = np.abs(columns.log_price.take(item_B[pair_N]) - view.price_UL[row_N, back_N])
+        alike_N = np.nan_to_num(np.exp(-apart_N / PRICE_WIDTH)) * view.near_UH[row_N, back_N]
+        same_N = LAST_CATEGORY * (back_N == 0) + PRICED * alike_N
+        return np.bincount(pair_N, same_N, len(item_B))
 
     # ---- also read by the features
 
@@ -263,6 +302,18 @@ class Retrieval:
         cosine_UN[:, ~items.columns.offered[: items.used]] = 0
         return cosine_UN
 
+    def _of_vectors(self, view: Viewpoint) -> tuple[Ints, Ints]:
+        """Nearest to where each user is, by learned vectors, in the user's domain."""
+        towers, columns, used = self.towers, self.shop.items.columns, self.shop.items.used
+        known = np.flatnonzero(view.history_UH[:, 0] >= 0)
+        if towers is None or not towers.ready or not len(known):
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        cosine_UN = towers.users(view.history_UH[known]) @ towers.items().T
+        there_UN = columns.domain[:used] == view.domain_U[known, None].astype(np.int32)
+        np.putmask(cosine_UN, ~(there_UN & columns.offered[:used]), np.float32(-1))
+        row_K, item_K = _nearest(cosine_UN, self._learned, 0.0)
+        return known[row_K], item_K
+
     def _just_had(self, view: Viewpoint, stride: int) -> Ints:
         """Keys of the items being looked at now, and of what was bought within a day."""
         c = self.shop.users.columns
@@ -300,37 +351,54 @@ def _distinct(key_N: Ints) -> Ints:
     return key_N[new_N]
 
 
-def _best(row_N: Ints, item_N: Ints, prior_N: Array, shape: tuple[int, int]) -> tuple[Array, Array]:
-    """Items of highest prior and that prior, `shape` [U, C]; N is sorted by (row, item)."""
+def _best(
+    row_N: Ints, item_N: Ints, prior_N: Array, named_N: Array, shape: tuple[int, int]
+) -> tuple[Array, Array, Array]:
+    """Items of highest prior, that prior and their sources, `shape` [U, C]; N is sorted by (row, item)."""
     users, limit = shape
     count_U = np.bincount(row_N, minlength=users)
-    place_N = np.arange(len(row_N)) - (count_U.cumsum() - count_U)[row_N]
-    wide = users, int(count_U.max(initial=limit))
-    item_UW, prior_UW = np.full(wide, -1, np.int32), np.full(wide, -np.inf, np.float32)
-    item_UW[row_N, place_N], prior_UW[row_N, place_N] = item_N, prior_N
+    start_U = count_U.cumsum() - count_U
+    place_N = np.arange(len(row_N)) - start_U[row_N]
+    prior_UW = np.full((users, int(count_U.max(initial=limit))), -np.inf, np.float32)
+    prior_UW[row_N, place_N] = prior_N
     # stable: of equal priors the lower slot comes first
     order_UC = np.argsort(-prior_UW, axis=1, kind="stable")[:, :limit]
-    item_UC = np.take_along_axis(item_UW, order_UC, 1)
-    prior_UC = np.take_along_axis(prior_UW, order_UC, 1)
-    return item_UC, np.where(item_UC >= 0, prior_UC, np.float32(0))
+    there_UC = order_UC < count_U[:, None]
+    from_UC = np.where(there_UC, start_U[:, None] + order_UC, len(row_N))  # padding: the last
+    return (
+        np.append(item_N, -1).astype(np.int32)[from_UC],
+        np.append(prior_N, np.float32(0))[from_UC],
+        np.append(named_N, np.uint16(0))[from_UC],
+    )
 
 
-def _nearest(cosine_UN: Array) -> tuple[Ints, Ints]:
-    """(row, item) of the nearest titles in the whole catalogue, never-clicked ones included."""
-    n = min(NEAREST, cosine_UN.shape[1])
+def _nearest(cosine_UN: Array, n: int, least: float) -> tuple[Ints, Ints]:
+    """(row, item) of the n nearest in the whole catalogue, never-clicked ones included; exact."""
+    n = min(n, cosine_UN.shape[1])
     if not n:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    close_UN = cosine_UN > CLOSE
+    close_UN = cosine_UN > least
     for row in np.flatnonzero(np.count_nonzero(close_UN, axis=1) > n).tolist():
         cosine_N = cosine_UN[row]
-        close_K = cosine_N[close_UN[row]]
+        close_K = cosine_N[cosine_N > _floor(cosine_N, n, least)]
         near_N = cosine_N >= np.partition(close_K, -n)[-n]  # far cheaper than argpartition
-        if np.count_nonzero(near_N) > n:  # equal titles about the border
+        if np.count_nonzero(near_N) > n:  # equal ones about the border
             near_N[:] = False
             near_N[np.argpartition(cosine_N, -n)[-n:]] = True
         close_UN[row] &= near_N
     row_K, item_K = np.nonzero(close_UN)
     return row_K, item_K
+
+
+def _floor(cosine_N: Array, n: int, least: float) -> float:
+    """A bound that at least n exceed, and not many more, where more than n exceed `least`: told from a sample."""
+    sample = cosine_N[::SAMPLED]
+    rank = 2 * n // SAMPLED + SAMPLED
+    if len(sample) > 2 * rank:
+        bound = float(np.partition(sample, -rank)[-rank])
+        if bound > least and np.count_nonzero(cosine_N > bound) >= n:
+            return bound
+    return least
 
 
 def _pairs(item_UN: Array) -> tuple[Ints, Ints]:

@@ -21,6 +21,7 @@ from stream_mtl.errors import ConfigError
 from stream_mtl.features import Features
 from stream_mtl.labels import PROFILE
 from stream_mtl.learner import Learner
+from stream_mtl.recall import Recall
 from stream_mtl.retrieval import Candidates, Retrieval
 from stream_mtl.serde import encode_scores
 from stream_mtl.shop import Shop
@@ -73,8 +74,15 @@ class Scoring:
     """Decides who is due, ranks their candidates, and encodes the records."""
 
     def __init__(
-        self, config: Config, shop: Shop, retrieval: Retrieval, features: Features, learner: Learner
+        self,
+        config: Config,
+        shop: Shop,
+        retrieval: Retrieval,
+        features: Features,
+        learner: Learner,
+        recall: Recall | None = None,
     ) -> None:
+        """`recall` is told what users were given, to judge it by what they do next."""
         self._config, self._settings = config, config.scoring
         self._shop, self._retrieval, self._features, self._learner = (
             shop,
@@ -82,6 +90,7 @@ class Scoring:
             features,
             learner,
         )
+        self._recall = recall
         self.retire(())
         self._waiting: dict[str, None] = {}  # "user:…", "query:…", "popular:…" in order of arrival
         self._published: dict[str, int] = {}  # key -> event time of its newest list
@@ -176,6 +185,8 @@ class Scoring:
         value_UC = self._value(kind, scores)
         value_UC[candidates.item_UC < 0] = -np.inf
         best_UP = np.argsort(-value_UC, axis=1, kind="stable")[:, : self._settings.published]
+        if kind == "user" and self._recall is not None:
+            self._recall.remember(slots, candidates.item_UC, candidates.named_UC, best_UP)
         item_UP, value_UP, *score_NUP = (
             np.take_along_axis(of_UC, best_UP, 1)
             for of_UC in (candidates.item_UC, value_UC, *scores.values())

@@ -147,6 +147,8 @@ class Watch(Silent):
             metrics.add("events_rejected", reason=reject.reason)
             metrics.add("dlq_records", reason=reject.reason)
         metrics.add("events_deduplicated", result.counts.get("duplicates", 0))
+        for name in ("recall_asked", "recall_found", "recall_listed"):
+            metrics.add(name, result.counts.get(name, 0))
         metrics.add("commits", result="committed")
         metrics.observe("commit_duration_seconds", facts.commit_seconds)
         if facts.open_seconds:

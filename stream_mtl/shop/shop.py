@@ -77,6 +77,8 @@ class Shop:
         self.crowd_2N = np.zeros((2, affinity.BUCKETS))  # tokens shown, acted upon, slow half-life
         self.link_fading = Fading(settings.half_life_ms * SPEEDS[-1])
         self.now_ms = 0  # newest event time seen
+        self.keep_visits = False  # whoever takes them says so
+        self._visits: list[tuple[int, int, list[int]]] = []
         self._touched: dict[str, None] = {}  # keys of lists that should be made anew, in order
         self._left: list[str] = []  # keys of lists whose owner left for want of room
         self._texts: list[PendingText] = []
@@ -172,6 +174,9 @@ class Shop:
         self._covisits.add_both_ways(item, previous, time_ms)
         if self.users.remember(user, item, kind, time_ms) and previous:
             self._moves.add(previous[0], item, time_ms)
+            if self.keep_visits:
+                who = int(self.users.slots.hashed[user])
+                self._visits.append((who, item, previous))
 
     # ---- slots, made on first sight
 
@@ -227,6 +232,11 @@ class Shop:
     def item_ids(self, slot_N: Array) -> list[str]:
         names = self.items.slots.names
         return [names[slot] for slot in slot_N.tolist()]
+
+    def take_visits(self) -> list[tuple[int, int, list[int]]]:
+        """Since the last call: hash of the user, item, and the items before it, newest first. Taken at every cut."""
+        visits, self._visits = self._visits, []
+        return visits
 
     # ---- who needs a list, who leaves
 

@@ -31,6 +31,7 @@ SUMMARY = {
     "state_digest",
     "lineage",
     "last_cut",
+    "recall",
     "tasks",
 }
 TASK = {

@@ -19,6 +19,7 @@ from stream_mtl.memory import MEMORIES
 from stream_mtl.models import MODELS
 from stream_mtl.rankings import RANKINGS
 from stream_mtl.rehearsal import REHEARSALS
+from stream_mtl.retrieval import SOURCES as CANDIDATES
 from stream_mtl.samplers import SAMPLERS
 from stream_mtl.serde import parse
 from stream_mtl.tasks import TASKS
@@ -46,6 +47,11 @@ NAMES = sorted(
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", METHODS, re.DOTALL)
+
+
+@pytest.mark.parametrize("name", sorted(set(CANDIDATES) - {"popular", "rising", "category"}))
+def test_every_source_of_candidates_is_named(name: str) -> None:
+    assert f"`{name}`" in METHODS
 
 
 @pytest.mark.parametrize("name", NAMES)

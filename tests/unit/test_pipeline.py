@@ -76,6 +76,42 @@ def test_a_restored_fold_goes_on_bit_for_bit(
     assert folded(second, stream[stop:]) == digests[stop:]
 
 
+@pytest.mark.parametrize("where", [0.1, 0.5, 0.9])
+def test_a_fold_with_learned_vectors_goes_on_bit_for_bit_too(
+    stream: list[Cut], where: float
+) -> None:
+    """Vectors, visits that wait, frequencies and remembered candidates are part of the state."""
+    config = small(retrieval={"learned": True, "batch": 8, "again": 8, "first_steps": 2})
+    stop = int(where * len(stream))
+    undisturbed, first, second = (build(config, "test") for _ in range(3))
+    wanted = folded(undisturbed, stream)
+    for cut in stream[:stop]:
+        first.step(cut)
+    second.restore(saved(first))
+    assert folded(second, stream[stop:]) == wanted[stop:]
+    assert undisturbed.parts.towers is not None
+    assert undisturbed.parts.towers.steps > 3
+    assert undisturbed.summary()["recall"]["sources"]["learned"] > 0
+
+
+def test_learned_vectors_and_recall_forget_an_erased_user() -> None:
+    fold = Fold(small(retrieval={"learned": True, "batch": 500}))
+    clicks = [line("click", NOON + k, user_id="me", item_id=f"i{k % 7}") for k in range(9)]
+    fold.cut(*clicks)
+    parts = fold.model.parts
+    assert parts.towers is not None
+    assert len(parts.towers.state()["visits/user"]) > 3
+    assert len(parts.recall.state()["place"]) == 1
+    erase = {
+        "type": "erase_user", "schema_version": 1, "command_id": "c1", "issued_at": NOON,
+        "user_id": "me",
+    }  # fmt: skip
+    fold.cut(json.dumps(erase).encode())
+    assert len(parts.recall.state()["place"]) == 0
+    assert (parts.towers.state()["visits/item"] == -1).all()
+    assert not parts.towers.state()["visits/user"].any()
+
+
 def test_ten_files_give_the_state_of_one(config: Config, tmp_path: Path) -> None:
     """Pieces are the same log: line numbers run on and cuts do not end with files."""
     lines = [as_line(record) + b"\n" for record in simulate("dirty", EVENTS, 3)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from stream_mtl.config import Config, Scoring
 from stream_mtl.config import Features as Settings
 from stream_mtl.events import AnyEvent, Click, Item, Purchase, Search
-from stream_mtl.retrieval import Retrieval
+from stream_mtl.retrieval import SOURCES, Retrieval, _nearest
 from stream_mtl.shop import Shop
 
 CONFIG = Config(scoring=Scoring(candidates=20))
@@ -132,3 +133,47 @@ def test_no_users_no_candidates_and_an_empty_shop_has_none() -> None:
     retrieval = Retrieval(shop, CONFIG)
     assert retrieval.for_users(np.zeros(0, np.int64)).item_UC.shape == (0, 20)
     assert (retrieval.for_users(np.array([-1])).item_UC == -1).all()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_nearest_are_exactly_the_nearest(seed: int) -> None:
+    """However many are close, in a catalogue that is searched by a sampled bound too; ties among them."""
+    random = np.random.default_rng(seed)
+    cosine_UN = random.normal(0.3, 0.3, (4, 20_000)).astype(np.float32)
+    cosine_UN[1, 100:] = -1.0  # few
+    cosine_UN[2] = np.sort(cosine_UN[2])  # all in one place of the catalogue
+    cosine_UN[3] = np.round(cosine_UN[3], 1)
+    row_K, item_K = _nearest(cosine_UN, 100, 0.0)
+    for row in range(4):
+        found = np.sort(cosine_UN[row, item_K[row_K == row]])
+        wanted = np.sort(cosine_UN[row][cosine_UN[row] > 0])[-100:]
+        np.testing.assert_array_equal(found, wanted)
+
+
+def shoe(item: str, category: str, price: float) -> Item:
+    return Item(event_id=item, time_ms=1, item_id=item, category=category, price=price, domain="d")
+
+
+def test_of_a_category_what_costs_about_as_much_comes_first() -> None:
+    catalogue = [shoe("seen", "shoes", 50), shoe("near", "shoes", 55), shoe("dear", "shoes", 400)]
+    catalogue += [shoe("lamp", "lamps", 50)]
+    clicks = [click(f"u{k}", i, 2 + k) for k, i in enumerate(["dear", "lamp", "near"])]
+    found = listed(shop_of(*catalogue, *clicks, click("me", "seen", 9)), "me")
+    assert found == ["near", "dear", "lamp"], "another category is not near, whatever it costs"
+
+
+def test_a_price_that_is_not_known_is_not_near_to_any() -> None:
+    catalogue = [shoe("seen", "shoes", 50), shoe("near", "shoes", 50)]
+    catalogue += [Item(event_id="x", time_ms=1, item_id="unpriced", category="shoes", domain="d")]
+    clicks = [click(f"u{k}", i, 2 + k) for k, i in enumerate(["unpriced", "near"])]
+    found = listed(shop_of(*catalogue, *clicks, click("me", "seen", 9)), "me")
+    assert found == ["near", "unpriced"]
+
+
+def test_what_was_visited_next_is_named_as_such() -> None:
+    shop = shop_of(click("a", "x", 1), click("a", "y", 2), click("me", "x", 3))
+    candidates = Retrieval(shop, CONFIG).for_users(shop.user_slots(["me"]))
+    y = candidates.item_UC[0].tolist().index(shop.item_slots(["y"])[0])
+    named = {n for bit, n in enumerate(SOURCES) if candidates.named_UC[0, y] >> bit & 1}
+    assert named == {"covisited", "follows", "popular", "rising"}
+    assert not candidates.named_UC[candidates.item_UC < 0].any(), "padding has no source"
