@@ -24,7 +24,7 @@ from tests.folds import as_records, small
 
 CPU = torch.device("cpu")
 SMALL = {"embedding_dim": 4, "text_dim": 4, "experts": 2, "hidden": 16, "tower": 8}
-EASY = Limits(users=10, calibration=(0.3, 3.0))
+EASY = Limits(users=10, calibration=(0.1, 10.0))
 UNREACHABLE = Limits(users=1_000_000)
 TASKS = list(SPEC.tasks)
 
