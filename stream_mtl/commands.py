@@ -67,13 +67,26 @@ def erase_user(fold: Fold, given: Arguments, moment: Moment) -> Sequence[Output]
     parts.shop.erase_user(user_id)
     parts.learner.erase(key)
     parts.evaluation.erase(key)
+    parts.publish_gate.erase(key)
     parts.pending.erase(key)
     return (parts.scoring.erase_user(user_id, moment),)
+
+
+def promote(fold: Fold, given: Arguments, moment: Moment) -> Sequence[Output]:
+    if given.get("lineage"):
+        raise ConfigError(
+            "promote of another lineage is not carried out by this version; leave `lineage` out"
+        )
+    if not fold.parts.publish_gate.held:
+        raise ConfigError("there is nothing to promote: the newest model is the one that serves")
+    fold.parts.publish_gate.promote()
+    return ()
 
 
 COMMANDS: dict[str, Obey] = {
     "add_task": add_task,
     "erase_user": erase_user,
+    "promote": promote,
     "retire_task": retire_task,
     "set_task_weight": set_task_weight,
 }

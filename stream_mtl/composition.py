@@ -16,6 +16,7 @@ from stream_mtl.learner import Learner
 from stream_mtl.parts import Parts
 from stream_mtl.pending import Pending
 from stream_mtl.pipeline import Pipeline
+from stream_mtl.publish_gate import PublishGate
 from stream_mtl.reactions import Reactions
 from stream_mtl.recall import Recall
 from stream_mtl.retrieval import SOURCES, Retrieval
@@ -51,6 +52,7 @@ def parts(config: Config, encoder: Encoder) -> Parts:
         config.drift,
         learner.kinds,
     )
+    gate = PublishGate(config.gate, features.spec.tasks, learner.serving, config.seed)
     return Parts(
         watermark=Watermark(config.join.out_of_order_ms, config.cut.idle_cuts),
         join=LabelJoin(joining(config.join, config.tasks)),
@@ -64,7 +66,8 @@ def parts(config: Config, encoder: Encoder) -> Parts:
             thinner(config.tasks),
         ),
         learner=learner,
-        scoring=Scoring(config, shop, retrieval, features, learner, recall),
+        publish_gate=gate,
+        scoring=Scoring(config, shop, retrieval, features, learner, gate, recall),
         encoder=encoder,
         reactions=Reactions(config, evaluation, learner),
         recall=recall,

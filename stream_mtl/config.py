@@ -619,8 +619,17 @@ class FineTune(Section):
 
 
 class Gate(Section):
-    """When a model, or a head, may take the place of the one that serves; see `gate`."""
+    """When a model, or a head, may take the place of the one that serves; see `gate` and `publish_gate`."""
 
+    publish: bool = Field(
+        False,
+        description="judge what the model publishes against the last good one, and go back to it on harm",
+    )
+    target: str = Field("click", description="the task for whose sake a model is promoted")
+    window: Positive = Field(20_000, description="labels of the target between two verdicts")
+    max_windows: Positive = Field(
+        10, description="windows after which the last good model is renewed without proof"
+    )
     alpha: float = Field(
         0.05, gt=0, lt=0.5, description="chance to promote what is no better than what serves"
     )

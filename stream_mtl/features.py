@@ -47,6 +47,7 @@ class Rows:
 
     batch: Batch
     served_BC: Tensor
+    champion_BC: Tensor  # and what the last good model had said; no columns without a publish gate
     corrections: (
         Batch  # rows whose label changed since it was emitted, only the changed labels known
     )
@@ -68,7 +69,8 @@ class Features:
         self._rated = any(reading.source == "rating" for reading in self.readings)
         self._featureless = replace(self.spec, sparse_fields=(), dense_fields=(), text_dim=0)
         self.description = Description(shop, retrieval, config.features.table_rows)
-        self.snapshots = Snapshots(self.spec, logits(config.tasks))
+        width = logits(config.tasks)
+        self.snapshots = Snapshots(self.spec, width, width if config.gate.publish else 0)
         self._clicked = ClickedItems() if config.features.rest == "clicked" else None
         self._retired: list[int] = []
         self._surface: dict[str, int] = {"": 0}
@@ -160,8 +162,10 @@ class Features:
         )
         return self._emit(self._opened[-len(items) :], *self._unlabelled(len(items)))
 
-    def served(self, output_BC: Tensor) -> None:
+    def served(self, output_BC: Tensor, champion_BC: Tensor | None = None) -> None:
         """What was predicted for all rows opened since the last call, one after the other."""
+        if champion_BC is not None:
+            self.snapshots.columns.champion[self._opened] = champion_BC.detach().cpu().numpy()
         self.snapshots.columns.served[self._opened] = output_BC.detach().cpu().numpy()
         self._opened = np.zeros(0, np.int64)
 
@@ -182,6 +186,7 @@ class Features:
         rows = Rows(
             settled(batch, self._delayed_T),
             torch.from_numpy(self.snapshots.columns.served[row_B[fresh_B]]),
+            torch.from_numpy(self.snapshots.columns.champion[row_B[fresh_B]]),
             self._emit(row_B[mended_B], label_BT[mended_B], mask_BT[mended_B]),
             batch.label_BT,
             self._emit(row_B[early_B], label_BT[early_B], mask_BT[early_B])
@@ -348,6 +353,7 @@ class Features:
         c.list_key[row_B], c.user_key[row_B] = list_key_B, user_key_B
         c.time[row_B], c.domain[row_B] = pairs.time_B, pairs.domain_B
         c.served[row_B] = np.nan
+        c.champion[row_B] = np.nan
         c.listable[row_B] = np.repeat(
             [
                 not e.needs_negatives or e.items[0].item_id in shop.items.slots.index

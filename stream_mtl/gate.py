@@ -44,7 +44,9 @@ class Limits:
     users: int = 100  # fewer do not bear a bootstrap
     resamples: int = 1_000
     harm_alpha: float = 0.01  # chance to roll back a challenger that does no harm, over all tasks
-    harm_scale: float = 0.02  # harm, in normalised entropy, that the sequential test is tuned to
+    # harms, in normalised entropy, that the sequential test is tuned to: one that waits for a small harm is
+    # blind to a disaster in its first hundred users, and the mean of several tests is a test as well
+    harm_scales: tuple[float, ...] = (0.02, 0.2, 2.0)
     sure: float = 4.0  # standard errors after which a calibration is broken, not unlucky
 
 
@@ -70,6 +72,7 @@ class Window:
     predicted: float | None  # Σ probabilities of the challenger; None: it says no probability
     forgetting: float | None = None  # None: no anchors are measured yet
     fairness_growth: float | None = None  # challenger's gap between groups less the champion's
+    champion_predicted: float | None = None  # Σ probabilities of the champion, where it is known
     scale: float | None = None  # what a loss is divided by; None: the entropy of the labels' rate
 
 
@@ -158,7 +161,8 @@ def _unusable(name: str, window: Window, limits: Limits) -> Sequence[str]:
 def _harm(windows: Mapping[str, Window], gaps: Mapping[str, Gap], limits: Limits) -> Sequence[str]:
     reasons = []
     for name, window in windows.items():
-        if evidence_of_harm(gaps[name].part_U, limits.harm_scale) >= len(gaps) / limits.harm_alpha:
+        found = [evidence_of_harm(gaps[name].part_U, scale) for scale in limits.harm_scales]
+        if sum(found) / len(found) >= len(gaps) / limits.harm_alpha:
             reasons.append(f"{name}: worse beyond doubt ({_told(name, gaps[name])})")
         if _miscalibrated(window, limits) and _surely_off(window, limits):
             reasons.append(_calibration(name, window, limits))
@@ -190,14 +194,23 @@ def _against(
 
 
 def _miscalibrated(window: Window, limits: Limits) -> bool:
+    """Out of the band, and no nearer to it than the champion: to go back to that would mend nothing."""
     low, high = limits.calibration
-    return window.predicted is not None and not low <= _ratio(window) <= high
+    if window.predicted is None or low <= _ratio(window, window.predicted) <= high:
+        return False
+    if window.champion_predicted is None:
+        return True
+    off, champion_off = (
+        abs(math.log(max(_ratio(window, one), 1e-9)))
+        for one in (window.predicted, window.champion_predicted)
+    )
+    return off > champion_off
 
 
-def _ratio(window: Window) -> float:
+def _ratio(window: Window, predicted: float) -> float:
     """Predicted over actual positives; infinite without any."""
     actual = float(window.label_N.sum())
-    return (window.predicted or 0.0) / actual if actual else math.inf
+    return predicted / actual if actual else math.inf
 
 
 def _surely_off(window: Window, limits: Limits) -> bool:
@@ -207,7 +220,7 @@ def _surely_off(window: Window, limits: Limits) -> bool:
 
 def _calibration(name: str, window: Window, limits: Limits) -> str:
     low, high = limits.calibration
-    return f"{name}: calibration {_ratio(window):.3f}, allowed is {low} to {high}"
+    return f"{name}: calibration {_ratio(window, window.predicted or 0.0):.3f}, allowed is {low} to {high}"
 
 
 def _forgetting(name: str, forgotten: float, limits: Limits) -> str:

@@ -166,6 +166,11 @@ class Learner:
         starts = [kind.columns[0] for kind in self._kinds]
         return [slice(s, s + kind.width) for s, kind in zip(starts, self._kinds, strict=True)]
 
+    @property
+    def serving(self) -> Serving:
+        """The model as it is served: moves with every step."""
+        return self._serving
+
     def memory_rows(self) -> dict[str, int]:
         return {
             name: len(memory) for name, memory in zip(self._spec.tasks, self._memories, strict=True)

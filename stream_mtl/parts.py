@@ -12,6 +12,7 @@ from stream_mtl.features import Features
 from stream_mtl.label_join import LabelJoin
 from stream_mtl.learner import Learner
 from stream_mtl.pending import Pending
+from stream_mtl.publish_gate import PublishGate
 from stream_mtl.reactions import Reactions
 from stream_mtl.recall import Recall
 from stream_mtl.scoring import Scoring
@@ -32,6 +33,7 @@ class Parts:
     evaluation: Evaluation
     pending: Pending
     learner: Learner
+    publish_gate: PublishGate
     scoring: Scoring
     encoder: Encoder  # frozen: no state
     reactions: Reactions  # no state
@@ -48,6 +50,7 @@ class Parts:
             "evaluation": self.evaluation,
             "pending": self.pending,
             "learner": self.learner,
+            "publish_gate": self.publish_gate,
             "scoring": self.scoring,
             "recall": self.recall,
         }

@@ -88,8 +88,9 @@ class Pipeline:
     def _predict(self, opened: Sequence[Batch]) -> None:
         """What the model says of what was shown, remembered until the labels come."""
         if opened:
-            prediction = self.parts.learner.predict(concat(opened))
-            self.parts.features.served(prediction.output_BC)
+            parts, batch = self.parts, concat(opened)
+            prediction = parts.learner.predict(batch)
+            parts.features.served(prediction.output_BC, parts.publish_gate.also(batch))
 
     def _encode_texts(self) -> None:
         waiting = self.parts.shop.pending_texts(self.config.text.max_per_cut)
@@ -119,6 +120,7 @@ class Pipeline:
         if outcomes:
             rows = parts.features.rows(outcomes)
             parts.evaluation.observe(rows.served_BC, rows.batch)
+            parts.publish_gate.observe(rows.champion_BC, rows.served_BC, rows.batch)
             held_out_B = parts.evaluation.is_probe(rows.batch.list_key_B)
             parts.evaluation.add_probes(rows.batch.select(held_out_B))
             lesson = rows.batch
@@ -141,7 +143,9 @@ class Pipeline:
         refused: list[Decision] = [
             {"kind": "nonfinite_step", "step": r.step} for r in self.reports if r.nonfinite
         ]
-        return [*refused, *self.parts.reactions.take()]
+        parts = self.parts
+        verdicts = parts.publish_gate.decide(parts.evaluation.forgetting())
+        return [*refused, *parts.reactions.take(), *verdicts]
 
     def _publish(self, cut: Cut, counts: Counter[str]) -> tuple[Output, ...]:
         scored = self.parts.scoring.publish(self._moment(cut))

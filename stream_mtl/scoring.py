@@ -21,6 +21,7 @@ from stream_mtl.errors import ConfigError
 from stream_mtl.features import Features
 from stream_mtl.labels import PROFILE
 from stream_mtl.learner import Learner
+from stream_mtl.publish_gate import PublishGate
 from stream_mtl.recall import Recall
 from stream_mtl.retrieval import Candidates, Retrieval
 from stream_mtl.serde import encode_scores
@@ -80,9 +81,10 @@ class Scoring:
         retrieval: Retrieval,
         features: Features,
         learner: Learner,
+        gate: PublishGate,
         recall: Recall | None = None,
     ) -> None:
-        """`recall` is told what users were given, to judge it by what they do next."""
+        """`gate` has the model that is published; `recall` is told what users were given, to judge it by what they do next."""
         self._config, self._settings = config, config.scoring
         self._shop, self._retrieval, self._features, self._learner = (
             shop,
@@ -90,7 +92,7 @@ class Scoring:
             features,
             learner,
         )
-        self._recall = recall
+        self._gate, self._recall = gate, recall
         self.retire(())
         self._waiting: dict[str, None] = {}  # "user:…", "query:…", "popular:…" in order of arrival
         self._published: dict[str, int] = {}  # key -> event time of its newest list
@@ -209,7 +211,7 @@ class Scoring:
         """Task scores of every candidate, [U, C] each; padding scores 0. And what is said of the users."""
         valid_UC = candidates.item_UC >= 0
         batch = self._features.candidate_batch(kind, slots, candidates)
-        prediction = self._learner.predict(batch, ranking=True)
+        prediction = self._gate.predict(batch, ranking=True)
         names = [*self._of_items, *self._given]
         prob_BT, tasks = prediction.prob_BT, self._features.spec.tasks
         if len(self._of_items) < len(tasks):

@@ -6,7 +6,9 @@ Legend: B rows, F sparse fields, H embedding width, R table rows, T tasks, C log
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +17,8 @@ from torch.nn import functional as F
 from stream_mtl.batch import Batch
 from stream_mtl.lookup import Lookup
 from stream_mtl.models.base import Model
+from stream_mtl.optim import copy_tensors
+from stream_mtl.state import State, nest, unnest
 from stream_mtl.tasks.base import TaskKind
 from stream_mtl.trust import Trust
 
@@ -55,6 +59,31 @@ class Serving:
             output_BC = torch.cat([kind.outputs(logit_BC) for kind in self.kinds], 1)
         extra = {name: logit_BC[:, column].sigmoid() for name, column in self.given.items()}
         return Prediction(prob_BT, logit_BC, output_BC, extra)
+
+    def copy(self) -> Serving:
+        """One that does not move with this one."""
+        return replace(
+            self,
+            model=deepcopy(self.model),
+            table_RH=self.table_RH.clone(),
+            trust=deepcopy(self.trust),
+        )
+
+    def take(self, other: Serving) -> None:
+        """Say from now on what the other says now."""
+        self.restore(other.state())
+
+    def state(self) -> State:
+        """What `copy` copies; aliases live memory."""
+        return {
+            **nest("model", {name: p.detach() for name, p in self.model.named_parameters()}),
+            **nest("trust", self.trust.state()),
+            "table_RH": self.table_RH,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        copy_tensors(self.state(), state, "served model")
+        self.trust.restore(unnest("trust", state))
 
     def embedded(self, batch: Batch) -> Tensor:
         """Looked-up embeddings, B x F x H."""

@@ -33,9 +33,10 @@ class SnapshotColumns(Columns):
     label: Array  # newest labels that were emitted
     known: Array  # bool, which of them
     served: Array  # what was predicted when the exposure opened
+    champion: Array  # and by the last good model, with `gate.publish`
     listable: Array  # bool, the shop knew the item: its labels mean something
 
-    def __init__(self, spec: Spec, served: int) -> None:
+    def __init__(self, spec: Spec, served: int, champion: int) -> None:
         tasks = (len(spec.tasks),)
         super().__init__(
             {
@@ -56,6 +57,7 @@ class SnapshotColumns(Columns):
                 "label": Column("float32", tasks),
                 "known": Column("bool", tasks),
                 "served": Column("float32", (served,)),
+                "champion": Column("float32", (champion,)),
                 "listable": Column("bool"),
             }
         )
@@ -64,9 +66,9 @@ class SnapshotColumns(Columns):
 class Snapshots:
     """Rows by exposure id; freed rows are used again, last in, first out."""
 
-    def __init__(self, spec: Spec, served: int) -> None:
-        """`served`: numbers that are predicted of a row."""
-        self.columns = SnapshotColumns(spec, served)
+    def __init__(self, spec: Spec, served: int, champion: int = 0) -> None:
+        """`served`: numbers that are predicted of a row; `champion`: and by another model."""
+        self.columns = SnapshotColumns(spec, served, champion)
         self.rows: dict[str, Ints] = {}  # exposure id -> its rows, in the order of its items
         self.used = 0
         self._free: list[int] = []

@@ -21,7 +21,7 @@ from stream_mtl.config import Config, Task
 from stream_mtl.errors import ConfigError
 from stream_mtl.state import State
 
-_UNKNOWN = ("served", "served_BC")  # where nothing was predicted for a task: NaN
+_UNKNOWN = ("served", "champion", "served_BC")  # where nothing was predicted for a task: NaN
 _NAMES = ("evaluation/tasks",)  # values that name the tasks
 
 
