@@ -18,6 +18,7 @@ from stream_mtl.pipeline import Parts, Pipeline
 from stream_mtl.retrieval import Retrieval
 from stream_mtl.scoring import Scoring
 from stream_mtl.shop import Shop
+from stream_mtl.spans import Spans
 from stream_mtl.text import Encoder, load_encoder
 from stream_mtl.watermark import Watermark
 
@@ -52,6 +53,7 @@ def parts(config: Config, encoder: Encoder) -> Parts:
         pending=Pending(features.spec, config.learner.batch_rows, config.learner.first_rows),
         learner=learner,
         scoring=Scoring(config, shop, retrieval, features, learner),
+        spans=Spans(config.rehearsal.span_ms, learner.consolidates),
         encoder=encoder,
     )
 

@@ -42,10 +42,12 @@ from stream_mtl.rehearsal import REHEARSALS
 from stream_mtl.rehearsal.base import Context
 from stream_mtl.rehearser import Rehearser
 from stream_mtl.serving import Prediction, Serving
+from stream_mtl.span_rows import span_lessons
 from stream_mtl.state import State, Stateful, misfits, nest, unnest
 from stream_mtl.step_report import NO_STEP, StepReport, digest
 from stream_mtl.task_columns import task_kinds
 from stream_mtl.tasks.base import TaskKind
+from stream_mtl.tensor_strategy import regularizer
 from stream_mtl.trust import Trust
 from stream_mtl.wiring import wired
 
@@ -99,6 +101,7 @@ class Learner:
                 "rehearsal.loss = 'agem' needs the whole gradient of a step, which balancer.name ="
                 f" {config.balancer.name!r} or balancer.affinity_every cuts at the heads; use another one"
             )
+        self._regularizer = regularizer(self._context)
         self._adaptation = Adaptation()
         self._serving = Serving(
             self._kinds,
@@ -204,6 +207,7 @@ class Learner:
         if reference is not None:
             dense, found_UH = kept_to(reference, found.dense, found.touched_UH)
             found = replace(found, dense=dense, touched_UH=found_UH)
+        found = self._regularizer.penalized(found)
         moving = [found.touched_UH, *(g for g in found.dense if g is not None)]
         norm = nn.utils.get_total_norm(moving)
         numbers = torch.cat(
@@ -212,7 +216,9 @@ class Learner:
         if not torch.tensor(numbers).isfinite().all():
             return self._refuse(len(fresh), rows)
         clip_(moving, numbers[-1], self._config.optimizer.clip_norm)
+        self._regularizer.before_update(rows, spread_T)
         self._dense.step(found.dense, rate)
+        self._regularizer.after_update(found.dense)
         moved_UH = self._table.step(row_U, found.touched_UH)
         self._rates.commit(sums)
         again = partial(self._losses_now, rows, fresh, inverse_BL, moved_UH, spread_T)
@@ -239,9 +245,22 @@ class Learner:
         batch = self._here(batch)
         return sum(memory.repair(batch) for memory in self._memories)
 
+    @property
+    def consolidates(self) -> bool:
+        """Whether the end of a span means anything to the configured methods."""
+        return self._regularizer.consolidates or self._config.rehearsal.loss == "lwf"
+
     def consolidate(self) -> None:
-        """A span of the stream ends here (a drift, a task's end): what distils an earlier model copies it now."""
+        """A span of the stream ends here (a drift, a boundary in time): what holds on to an earlier model copies it now."""
         self._aid.consolidate(self._version)
+        lessons = span_lessons(
+            self._memories,
+            self._regularizer.rows,
+            self._version - self._regularizer.steps,
+            self._spread(self._rates.sums),
+            hash64(f"span/{self._config.seed}/{self._version}"),
+        )
+        self._regularizer.consolidate(lessons)
 
     def erase(self, user_key: int) -> int:
         """Removes a user's rows from all memories; returns how many were held."""
@@ -311,6 +330,7 @@ class Learner:
             "trust": self._trust,
             "rehearsal": self._aid,
             "sampler": self.rehearser,
+            "regularizer": self._regularizer,
             **{f"memory/{name}": memory for name, memory in memories},
         }
 

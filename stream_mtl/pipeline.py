@@ -34,6 +34,7 @@ from stream_mtl.pending import Pending
 from stream_mtl.scoring import Moment, Scoring
 from stream_mtl.serde import FILE_TOPIC, Decoded, decode_all
 from stream_mtl.shop import Shop
+from stream_mtl.spans import Spans
 from stream_mtl.state import State
 from stream_mtl.step_report import StepReport
 from stream_mtl.task_set import TaskSet, grown, with_task, without_task
@@ -53,6 +54,7 @@ class Parts:
     pending: Pending
     learner: Learner
     scoring: Scoring
+    spans: Spans
     encoder: Encoder  # frozen: no state
 
 
@@ -154,6 +156,7 @@ class Pipeline:
             counts["example_rows"] += len(rows.batch) + len(rows.corrections)
             self._drifts = parts.evaluation.take_drifts()
             self._adapt()
+            self._consolidate()
         for batch in parts.pending.full():
             self.reports.append(parts.learner.step(batch))
             counts["steps"] += 1
@@ -170,6 +173,14 @@ class Pipeline:
                 place = list(self.config.tasks).index(task)
                 if pulls_away(place, parts.learner.affinity()) and parts.learner.grow(task):
                     self._grown.append({"kind": "grow_expert", "task": task})
+
+    def _consolidate(self) -> None:
+        """A span of the stream may end here, before what came after it is learned."""
+        learner = self.parts.learner
+        ended = self.parts.spans.ended(self._event_time, self._drifts, learner.version)
+        if ended is not None:
+            learner.consolidate()
+            self._grown.append({"kind": "consolidate", **ended})
 
     def _look_back(self, batch: Batch) -> None:
         """Every so many steps: what is still known of the probes, and how the parts of the model are."""
@@ -360,6 +371,7 @@ def _stateful(p: Parts) -> dict[str, states.Stateful]:
         "pending": p.pending,
         "learner": p.learner,
         "scoring": p.scoring,
+        "spans": p.spans,
     }
 
 
