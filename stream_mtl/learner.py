@@ -34,7 +34,7 @@ from stream_mtl.lookup import lookup
 from stream_mtl.memories import held_rows, new_memories
 from stream_mtl.memory_overfit import overfitting
 from stream_mtl.models import MODELS
-from stream_mtl.optim import DenseOptimizer, Parameters, TableOptimizer, clip_
+from stream_mtl.optim import DenseOptimizer, Parameters, TableOptimizer, clip_, joint_norm
 from stream_mtl.provisional import settled
 from stream_mtl.reference_gradient import kept_to, reference_gradients
 from stream_mtl.registry import entry
@@ -209,7 +209,7 @@ class Learner:
             found = replace(found, dense=dense, touched_UH=found_UH)
         found = self._regularizer.penalized(found)
         moving = [found.touched_UH, *(g for g in found.dense if g is not None)]
-        norm = nn.utils.get_total_norm(moving)
+        norm = joint_norm(moving)
         numbers = torch.cat(
             (loss_T.detach(), found.weight_T, torch.stack((found.loss.detach(), norm)))
         ).tolist()
@@ -338,8 +338,9 @@ class Learner:
 
     def _spread(self, sums: LabelSums) -> Tensor:
         """What the losses are divided by."""
-        spread_T = self._rates.spread(sums)
-        return spread_T if self._config.balancer.normalize else torch.ones_like(spread_T)
+        if not self._config.balancer.normalize:
+            return torch.ones(len(self._kinds), device=self._device)
+        return self._rates.spread(sums)
 
     def _here(self, batch: Batch) -> Batch:
         return batch if batch.sparse_BF.device == self._device else batch.to(self._device)

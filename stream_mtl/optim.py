@@ -128,7 +128,8 @@ class DenseOptimizer:
         )
 
     def _sgd(self, parameters: list[Tensor], gradients: list[Tensor], rate: float) -> None:
-        torch._foreach_mul_(parameters, 1 - rate * self._settings.weight_decay)
+        if self._settings.weight_decay:
+            torch._foreach_mul_(parameters, 1 - rate * self._settings.weight_decay)
         torch._foreach_add_(parameters, gradients, alpha=-rate)
 
     def state(self) -> State:
@@ -153,6 +154,11 @@ class Parameters:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         copy_tensors(self._named, state, "model")
+
+
+def joint_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """As torch's `get_total_norm` has it to the bit, without a tenth of a millisecond of looking at devices."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients))))
 
 
 def clip_(gradients: Sequence[Tensor], norm: float, limit: float) -> None:
