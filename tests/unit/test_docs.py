@@ -16,6 +16,7 @@ from stream_mtl.drift import DETECTORS
 from stream_mtl.labels import SOURCES
 from stream_mtl.memory import MEMORIES
 from stream_mtl.models import MODELS
+from stream_mtl.regularizers import REGULARIZERS
 from stream_mtl.rehearsal import REHEARSALS
 from stream_mtl.samplers import SAMPLERS
 from stream_mtl.serde import parse
@@ -25,7 +26,18 @@ from tests.folds import as_records, shop_cuts, small
 METHODS = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
 NOT_FOR_THE_FOLD = {"ddm"}  # of errors of 0 and 1; the fold watches losses
 NAMES = sorted(
-    {*DELAYS, *MODELS, *BALANCERS, *MEMORIES, *SAMPLERS, *REHEARSALS, *TASKS, *SOURCES, *DETECTORS}
+    {
+        *DELAYS,
+        *MODELS,
+        *BALANCERS,
+        *MEMORIES,
+        *SAMPLERS,
+        *REHEARSALS,
+        *REGULARIZERS,
+        *TASKS,
+        *SOURCES,
+        *DETECTORS,
+    }
     - NOT_FOR_THE_FOLD
 )
 
@@ -39,14 +51,19 @@ def test_every_method_has_a_word_of_advice(name: str) -> None:
     assert re.search(rf"[`*]{re.escape(name)}[`*]", METHODS)
 
 
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::UserWarning"
+)  # Avalanche's imports
 def test_the_tasks_shown_are_a_configuration_that_learns() -> None:
-    (text,) = blocks("toml")
+    text, *others = blocks("toml")
     config = small(**tomllib.loads(text))
     assert len(config.tasks) == 6
     model = build(Config.model_validate(config.model_dump()), "test")
     for cut in shop_cuts(config, 900):
         model.step(cut)
     assert model.totals["scores"] > 0
+    for other in others:
+        build(small(**tomllib.loads(other)), "test")
 
 
 def test_the_commands_shown_are_commands() -> None:
