@@ -33,6 +33,8 @@ class TableOptimizer:
 
     def step(self, row_U: Tensor, gradient_UH: Tensor) -> Tensor:
         """Moves distinct rows and returns their new values (U x H). Row 0 (missing) stays zero."""
+        if not len(row_U):
+            return gradient_UH
         gradient_UH = gradient_UH.masked_fill((row_U == 0).unsqueeze(1), 0.0)
         step_UH = gradient_UH * self._lr
         if len(self.accumulator_R):
