@@ -23,7 +23,7 @@ last batch. With an experience a task it is told where tasks end and replays ear
 micro-batch it knows as much as ours. Its best counts, of both uses, against the better of our two memories for ER.
 
 Avalanche's EWC (online), MAS, RWalk and SI run in its own loop and, unchanged, on our learner (a task is a span), its Naive and
-Cumulative strategies are floor and ceiling. Strengths are from Permuted on other seeds, one of a decade. EWC and MAS look at a task's
+Cumulative strategies are floor and ceiling. Strengths were looked for on one or two other seeds of Permuted, a decade apart, no finer. EWC and MAS look at a task's
 rows once more: natively at all, ours at those of the memory. On a CPU the native SI takes an alias for a copy of the parameters
 and adds nothing to Naive; ours copies.
 
