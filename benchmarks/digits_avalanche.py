@@ -1,4 +1,4 @@
-"""Avalanche 0.6's own replay and MIR on the same digits, net and protocol, in both of its uses.
+"""Avalanche 0.6's own replay, MIR, regularisers and baselines on the same digits, net and protocol, in both of its uses.
 
 Native: an experience a task, its data loader makes the batches. Streaming: an experience a micro-batch, as rows come
 from a stream; there its loaders, buffers and callbacks are made anew for every ten rows, and grow with the stream.
@@ -57,18 +57,41 @@ KINDS = {
 STREAMED = ("replay, reservoir, rate .1", "replay, class-balanced, rate .1", "MIR")
 
 
+# Without rehearsal: the floor, the ceiling (every task is trained on together with all before it), and regularisers.
+BASELINES = ("Naive", "Cumulative", "EWC online", "MAS", "RWalk", "SI")
+STRENGTH = {"EWC online": 100.0, "MAS": 1.0, "RWalk": 1.0, "SI": 10.0}
+
+
+def plugins(kind: str, dose: Dose) -> list[Any]:
+    from avalanche.training import plugins as theirs
+
+    strength = STRENGTH.get(kind, 0.0)
+    if kind in ("Naive", "Cumulative"):
+        return []
+    if kind == "EWC online":
+        return [theirs.EWCPlugin(strength, mode="online", decay_factor=0.9)]
+    if kind == "MAS":
+        return [theirs.MASPlugin(strength, alpha=0.9)]
+    if kind == "RWalk":
+        return [theirs.RWalkPlugin(strength)]
+    if kind == "SI":
+        return [theirs.SynapticIntelligencePlugin(strength)]
+    return [replay(kind, dose)]
+
+
 def strategy(kind: str, seed: int, dose: Dose) -> Any:
-    from avalanche.training.supervised import Naive
+    from avalanche.training.supervised import Cumulative, Naive
 
     model = net(seed)
-    return Naive(
+    made = Cumulative if kind == "Cumulative" else Naive
+    return made(
         model=model,
-        optimizer=torch.optim.SGD(model.parameters(), lr=KINDS[kind]),
+        optimizer=torch.optim.SGD(model.parameters(), lr=KINDS.get(kind, RATE)),
         criterion=nn.CrossEntropyLoss(),
         train_mb_size=dose.batch,
         train_epochs=1,
         eval_mb_size=1000,
-        plugins=[replay(kind, dose)],
+        plugins=plugins(kind, dose),
         evaluator=None,
     )
 

@@ -62,20 +62,24 @@ class Backward:
         settings: config.Balancer,
     ) -> None:
         """`weight_T`: declared importance."""
-        self._model, self._kinds, self._balancer = model, kinds, balancer
+        self._model, self._kinds = model, kinds
         self._weight_T, self._every = weight_T, settings.affinity_every
         self._whole = settings.gradients == "parameters"
         self._parameters = [parameter for _, parameter in model.named_parameters()]
         self._heads = _owners(model, len(kinds), self._parameters)
         self._shared = [i for i, owner in enumerate(self._heads) if owner < 0]
-        mixes = isinstance(balancer, GradientBalancer)
-        self.affinity = TaskAffinity(len(kinds), on=mixes or self._every > 0)
+        # asked once: whether an object keeps a protocol takes longer than a layer's forward
+        self._mixer = balancer if isinstance(balancer, GradientBalancer) else None
+        self._weigher = None if isinstance(balancer, GradientBalancer) else balancer
+        self.affinity = TaskAffinity(len(kinds), on=self.cuts)
 
     def forward(
         self, touched_UH: Tensor, inverse_BF: Tensor, batch: Batch, step: int = -1
     ) -> Forward:
         """`step`: steps done before this one; -1: no gradients are wanted."""
         embedding_BFH = F.embedding(inverse_BF, touched_UH)
+        if not len(touched_UH):
+            embedding_BFH = embedding_BFH.detach()  # nobody wants the gradient of the inputs then
         if not self._cuts(step):
             return Forward(touched_UH, self._model(embedding_BFH, batch))
         shared = self._model.shared(embedding_BFH, batch)
@@ -85,8 +89,8 @@ class Backward:
     def backward(self, forward: Forward, loss_T: Tensor, seen: Seen) -> Gradients:
         """Gradients of all parameters; None for heads that no active task reads. Changes no state."""
         if not forward.border:
-            assert not isinstance(self._balancer, GradientBalancer)
-            weight_T = self._balancer.weights(seen).to(loss_T.device)
+            assert self._weigher is not None
+            weight_T = self._weigher.weights(seen).to(loss_T.device)
             loss = (loss_T * weight_T).sum()
             dense, touched_UH = self._joint(loss, seen.active_T.tolist(), forward.touched_UH)
             return Gradients(loss, weight_T, dense, touched_UH, None)
@@ -96,11 +100,11 @@ class Backward:
         """After the step was taken; `again` gives the losses of its rows once more."""
         if found.gram_TT is not None:
             self.affinity.take(found.gram_TT)
-        if isinstance(self._balancer, GradientBalancer):
+        if self._mixer is not None:
             assert found.gram_TT is not None
-            self._balancer.learn_mix(seen, found.gram_TT)
-        else:
-            self._balancer.learn(seen, again)
+            self._mixer.learn_mix(seen, found.gram_TT)
+        elif self._weigher is not None:
+            self._weigher.learn(seen, again)
 
     @property
     def is_shared(self) -> list[bool]:
@@ -110,13 +114,13 @@ class Backward:
     @property
     def cuts(self) -> bool:
         """Whether some forwards are cut at the border."""
-        return self._every > 0 or isinstance(self._balancer, GradientBalancer)
+        return self._every > 0 or self._mixer is not None
 
     def _cuts(self, step: int) -> bool:
         if step < 0:
             return False
         measured = self._every > 0 and step % self._every == 0
-        return measured or isinstance(self._balancer, GradientBalancer)
+        return measured or self._mixer is not None
 
     def _joint(
         self, loss: Tensor, active: Sequence[bool], touched_UH: Tensor
@@ -132,17 +136,17 @@ class Backward:
 
     def _task_by_task(self, forward: Forward, loss_T: Tensor, seen: Seen) -> Gradients:
         """1. every task to the border  2. inner products and weights  3. the mixed gradient through the trunk"""
-        balancer, active = self._balancer, seen.active_T.nonzero().squeeze(1).tolist()
-        if isinstance(balancer, GradientBalancer):
+        active = seen.active_T.nonzero().squeeze(1).tolist()
+        if self._weigher is None:
             head_T = shares(torch.ones_like(self._weight_T), self._weight_T, seen.active_T)
         else:
-            head_T = balancer.weights(seen)
+            head_T = self._weigher.weights(seen)
         parts_AN, dense = self._to_border(forward.border, loss_T, active, head_T)
         trunk_AN = self._trunks(forward, parts_AN) if self._whole and active else None
         gram_TT = torch.zeros(len(loss_T), len(loss_T))
         at = torch.tensor(active, dtype=torch.int64)
         gram_TT[at[:, None], at] = _products(trunk_AN or parts_AN).cpu()
-        weight_T = balancer.mix(seen, gram_TT) if isinstance(balancer, GradientBalancer) else head_T
+        weight_T = head_T if self._mixer is None else self._mixer.mix(seen, gram_TT)
         weight_T = weight_T.to(loss_T.device)
         if trunk_AN is None:
             touched_UH, *trunk = self._trunk(forward, _mixed(weight_T[active], parts_AN))

@@ -22,6 +22,7 @@ from stream_mtl.recall import Recall
 from stream_mtl.retrieval import SOURCES, Retrieval
 from stream_mtl.scoring import Scoring
 from stream_mtl.shop import Shop
+from stream_mtl.spans import Spans
 from stream_mtl.text import Encoder, load_encoder
 from stream_mtl.thinning import thinner
 from stream_mtl.two_tower import TwoTower
@@ -52,6 +53,7 @@ def parts(config: Config, encoder: Encoder) -> Parts:
         config.drift,
         learner.kinds,
     )
+    spans = Spans(config.rehearsal.span_ms, learner.consolidates)
     gate = PublishGate(config.gate, features.spec.tasks, learner.serving, config.seed)
     return Parts(
         watermark=Watermark(config.join.out_of_order_ms, config.cut.idle_cuts),
@@ -69,7 +71,8 @@ def parts(config: Config, encoder: Encoder) -> Parts:
         publish_gate=gate,
         scoring=Scoring(config, shop, retrieval, features, learner, gate, recall),
         encoder=encoder,
-        reactions=Reactions(config, evaluation, learner),
+        spans=spans,
+        reactions=Reactions(config, evaluation, learner, spans),
         recall=recall,
         towers=towers,
     )

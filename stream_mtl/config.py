@@ -469,7 +469,24 @@ class Rehearsal(Section):
         0, description="logits stored more steps ago teach nothing (der, der++); 0 = no limit"
     )
     lwf_every: NonNegative = Field(
-        1_000, description="lwf: steps between two copies of the model; 0 = on demand alone"
+        1_000,
+        description="lwf: steps between two copies of the model, beside those at the end of spans; 0 = those alone",
+    )
+    span_ms: NonNegative = Field(
+        0,
+        description="event time after which a span of the stream ends (lwf, regularizer); a drift alarm ends one"
+        " too; 0 = drift alone",
+    )
+    regularizer: str = Field(
+        "none",
+        description="holds dense parameters near where they were when a span ended: none, ewc, mas, rwalk, si",
+    )
+    regularizer_strength: float = Field(1.0, ge=0, description="factor of its penalty")
+    regularizer_keep: Share = Field(
+        0.9, description="part of older importances that the end of a span leaves (ewc, mas)"
+    )
+    regularizer_rows: Positive = Field(
+        1_024, description="remembered rows that it looks at when a span ends (ewc, mas)"
     )
 
 

@@ -46,7 +46,7 @@ from stream_mtl.memory_overfit import overfitting
 from stream_mtl.models import MODELS
 from stream_mtl.modes import MODES
 from stream_mtl.modes.base import Learning, Moves
-from stream_mtl.optim import DenseOptimizer, Parameters, TableOptimizer, clip_
+from stream_mtl.optim import DenseOptimizer, Parameters, TableOptimizer, clip_, joint_norm
 from stream_mtl.provisional import settled
 from stream_mtl.reference_gradient import kept_to, reference_gradients
 from stream_mtl.registry import entry
@@ -54,10 +54,12 @@ from stream_mtl.rehearsal import REHEARSALS
 from stream_mtl.rehearsal.base import Context
 from stream_mtl.rehearser import Rehearser
 from stream_mtl.serving import Prediction, Serving
+from stream_mtl.span_rows import span_lessons
 from stream_mtl.state import State, Stateful, misfits, nest, unnest
 from stream_mtl.step_report import NO_STEP, StepReport, digest
 from stream_mtl.task_columns import task_kinds
 from stream_mtl.tasks.base import TaskKind
+from stream_mtl.tensor_strategy import regularizer
 from stream_mtl.trust import Trust
 from stream_mtl.wiring import wired
 
@@ -122,6 +124,7 @@ class Learner:
                 self._balancer,
             )
         )
+        self._regularizer = regularizer(self._context)
         self._adaptation = Adaptation()
         self._serving = Serving(
             self._kinds,
@@ -237,16 +240,19 @@ class Learner:
         if reference is not None:
             dense, found_UH = kept_to(reference, found.dense, found.touched_UH)
             found = replace(found, dense=dense, touched_UH=found_UH)
+        found = self._regularizer.penalized(found)
         moving = [found.touched_UH, *(g for g in found.dense if g is not None)]
-        norm = nn.utils.get_total_norm(moving)
+        norm = joint_norm(moving)
         numbers = torch.cat(
             (loss_T.detach(), found.weight_T, torch.stack((found.loss.detach(), norm)))
         ).tolist()
         if not torch.tensor(numbers).isfinite().all():
             return self._refuse(len(fresh), rows)
         clip_(moving, numbers[-1], self._config.optimizer.clip_norm)
+        self._regularizer.before_update(rows, spread_T)
         moves = self._mode.hold(Moves(found.dense, row_U, found.touched_UH), turn, loss_T)
         self._dense.step(moves.dense, rate)
+        self._regularizer.after_update(moves.dense)
         moved_UH = self._table.step(moves.row_U, moves.touched_UH)
         self._rates.commit(sums)
         again = partial(self._losses_now, rows, fresh, row_U, inverse_BL, spread_T, turn)
@@ -274,9 +280,22 @@ class Learner:
         batch = self._here(batch)
         return sum(memory.repair(batch) for memory in self._stores())
 
+    @property
+    def consolidates(self) -> bool:
+        """Whether the end of a span means anything to the configured methods."""
+        return self._regularizer.consolidates or self._config.rehearsal.loss == "lwf"
+
     def consolidate(self) -> None:
-        """A span of the stream ends here (a drift, a task's end): what distils an earlier model copies it now."""
+        """A span of the stream ends here (a drift, a boundary in time): what holds on to an earlier model copies it now."""
         self._aid.consolidate(self._version)
+        lessons = span_lessons(
+            self._memories,
+            self._regularizer.rows,
+            self._version - self._regularizer.steps,
+            self._spread(self._rates.sums),
+            hash64(f"span/{self._config.seed}/{self._version}"),
+        )
+        self._regularizer.consolidate(lessons)
 
     def erase(self, user_key: int) -> int:
         """Removes a user's rows from all memories; returns how many were held."""
@@ -369,6 +388,7 @@ class Learner:
             "mode": self._mode,
             "fine_tuning": self._fine_tuning,
             "sampler": self.rehearser,
+            "regularizer": self._regularizer,
             **{f"memory/{name}": memory for name, memory in memories},
         }
 
@@ -376,8 +396,9 @@ class Learner:
 
     def _spread(self, sums: LabelSums) -> Tensor:
         """What the losses are divided by."""
-        spread_T = self._rates.spread(sums)
-        return spread_T if self._config.balancer.normalize else torch.ones_like(spread_T)
+        if not self._config.balancer.normalize:
+            return torch.ones(len(self._kinds), device=self._device)
+        return self._rates.spread(sums)
 
     def _here(self, batch: Batch) -> Batch:
         return batch if batch.sparse_BF.device == self._device else batch.to(self._device)

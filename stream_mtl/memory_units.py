@@ -63,11 +63,11 @@ def group(
 ) -> Units:
     """Units of the given rows (ascending), with their keys; of a unit given twice the last counts."""
     if unit_rows == 1:
-        start_N = np.arange(len(row_R))
+        start_N, count_N = np.arange(len(row_R)), np.ones(len(row_R), dtype=np.int64)
     else:
         identity_R = _identity(batch, True)[row_R]
         start_N = np.flatnonzero(np.diff(identity_R, prepend=identity_R[:1] ^ 1))
-    count_N = np.diff(start_N, append=len(row_R))
+        count_N = np.diff(start_N, append=len(row_R))
     key_N = keys(batch, row_R[start_N], unit_rows > 1, salt)
     units = Units(key_N, count_N, row_R, None).only(_last_of_each(key_N))
     if unit_rows > 1 and len(units.count_N) and units.count_N.max() > unit_rows:

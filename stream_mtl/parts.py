@@ -17,6 +17,7 @@ from stream_mtl.reactions import Reactions
 from stream_mtl.recall import Recall
 from stream_mtl.scoring import Scoring
 from stream_mtl.shop import Shop
+from stream_mtl.spans import Spans
 from stream_mtl.text import Encoder
 from stream_mtl.two_tower import TwoTower
 from stream_mtl.watermark import Watermark
@@ -33,6 +34,7 @@ class Parts:
     evaluation: Evaluation
     pending: Pending
     learner: Learner
+    spans: Spans
     publish_gate: PublishGate
     scoring: Scoring
     encoder: Encoder  # frozen: no state
@@ -50,6 +52,7 @@ class Parts:
             "evaluation": self.evaluation,
             "pending": self.pending,
             "learner": self.learner,
+            "spans": self.spans,
             "publish_gate": self.publish_gate,
             "scoring": self.scoring,
             "recall": self.recall,

@@ -132,7 +132,7 @@ class Pipeline:
             parts.learner.correct(rows.corrections)
             parts.pending.add(rows.corrections)
             counts["example_rows"] += len(rows.batch) + len(rows.corrections)
-            parts.reactions.observed()
+            parts.reactions.observed(self._event_time)
         for batch in parts.pending.full():
             self.reports.append(parts.learner.step(batch))
             counts["steps"] += 1

@@ -14,6 +14,7 @@ from stream_mtl.cut import DriftAlarm
 from stream_mtl.evaluation import Evaluation
 from stream_mtl.gate import limits
 from stream_mtl.learner import Learner
+from stream_mtl.spans import Spans
 
 Decision = dict[str, object]
 
@@ -21,8 +22,11 @@ Decision = dict[str, object]
 class Reactions:
     """Holds nothing that the next step depends on."""
 
-    def __init__(self, config: Config, evaluation: Evaluation, learner: Learner) -> None:
+    def __init__(
+        self, config: Config, evaluation: Evaluation, learner: Learner, spans: Spans
+    ) -> None:
         self._config, self._evaluation, self._learner = config, evaluation, learner
+        self._spans = spans
         self._decisions: list[Decision] = []
         self.drifts: tuple[DriftAlarm, ...] = ()  # of the newest cut
         # of experts and gates, and of the memories, as of the newest look at the probes
@@ -37,14 +41,21 @@ class Reactions:
         """Decisions of this cut."""
         return self._decisions
 
-    def observed(self) -> None:
-        """Rows were judged: the coming steps answer drift and forgetting, tasks that drift apart get experts."""
+    def observed(self, event_time: int) -> None:
+        """Rows were judged: the coming steps answer drift and forgetting, tasks that drift apart get experts.
+
+        A span of the stream may end here, before what came after it is learned. `event_time`: the newest so far.
+        """
         settings, evaluation, learner = self._config.adapt, self._evaluation, self._learner
         self.drifts = evaluation.take_drifts()
         alarmed = dict.fromkeys(alarm.task for alarm in self.drifts)
         if self._config.fine_tune.on_drift:
             self._fine_tune([name for name in self._config.fine_tune.tasks if name in alarmed])
         learner.adapt(adaptation(settings, evaluation.drifted(), evaluation.forgetting()))
+        ended = self._spans.ended(event_time, self.drifts, learner.version)
+        if ended is not None:
+            learner.consolidate()
+            self._decisions.append({"kind": "consolidate", **ended})
         if settings.grow:
             for task in alarmed:
                 place = list(self._config.tasks).index(task)

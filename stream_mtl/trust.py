@@ -76,6 +76,8 @@ class Trust:
 
     def observe(self, logit_BC: Tensor, batch: Batch) -> None:
         """Fresh rows with labels and the logits that the model gave them before learning from them."""
+        if not self._tasks:
+            return
         index_B, _ = list_index(batch.list_key_B)
         for task in self._tasks:
             known_B = batch.mask_BT[:, task]

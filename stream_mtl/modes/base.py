@@ -30,7 +30,7 @@ class Learning:
 class Moves:
     """What a step moves: gradients of the dense parameters (P, None: it stays) and of distinct table rows."""
 
-    dense: Sequence[Tensor | None]
+    dense: list[Tensor | None]
     row_U: Tensor
     touched_UH: Tensor
 
