@@ -35,6 +35,7 @@ WINDOWS = ("lifetime", "faded")
 PHASES = ("snapshot", "write", "fsync")
 COMMIT_RESULTS = ("committed", "aborted", "indefinite")
 KINDS = ("event", "item", "command")
+VERDICTS = ("promote", "hold_back", "roll_back")
 CHECKPOINT_FAILURES = ("disk_low", "write", "fsync", "rename", "bug", "busy", "other")
 RECREATIONS = ("indefinite", "slow_commit", "disconnect", "other")
 _STEP = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
@@ -118,6 +119,10 @@ METRICS: dict[str, Declared] = {
     "recall_found": _counter("Of those, the ones that stood among these candidates"),
     "recall_listed": _counter("And of those, the ones that stood in the published list"),
     "drift_alarms": _counter("Times a task's quality changed", "task"),
+    "publish_verdicts": _counter("What the publish gate decided", "verdict"),
+    "publish_held": _gauge("1 while scores come from the last good model, not the newest"),
+    "fine_tunings": _counter("Heads that were tuned, by what the gate said", "task", "verdict"),
+    "head_version": _gauge("Promoted tunings of a task's head", "task"),
     # output
     "scores_published": _counter("Score records committed"),
     "score_staleness_seconds": _histogram("Commit minus the cut's newest event time", _STALE),
@@ -146,6 +151,7 @@ class Metrics:
             "result": COMMIT_RESULTS,
             "phase": PHASES,
             "window": WINDOWS,
+            "verdict": VERDICTS,
         }
         self._metrics: dict[str, Any] = {}
         for name, declared in METRICS.items():

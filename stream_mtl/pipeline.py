@@ -148,6 +148,8 @@ class Pipeline:
         return [*refused, *parts.reactions.take(), *verdicts]
 
     def _publish(self, cut: Cut, counts: Counter[str]) -> tuple[Output, ...]:
+        if self.parts.publish_gate.held:
+            counts["held_back"] += 1
         scored = self.parts.scoring.publish(self._moment(cut))
         counts["scored_rows"] += scored.rows
         counts["scores"] += sum(output.value is not None for output in scored.outputs)

@@ -157,6 +157,7 @@ class Watch(Silent):
         metrics.set("ledger_sequence", result.number)
         if self._checkpoint_cut is not None:
             metrics.set("rollforward_distance_cuts", result.number - self._checkpoint_cut)
+        metrics.set("publish_held", float(result.counts.get("held_back", 0)))
         scores = sum(output.value is not None for output in result.outputs)
         metrics.add("scores_published", scores)
         if scores and result.event_time:
@@ -169,6 +170,17 @@ class Watch(Silent):
             record_report(metrics, report)
         for drift in result.drifts:
             metrics.add("drift_alarms", task=drift.task)
+        for decision in result.decisions:
+            self._gated(decision)
+
+    def _gated(self, decision: Mapping[str, object]) -> None:
+        verdict = str(decision.get("verdict", "")).replace(" ", "_")
+        match decision["kind"]:
+            case "publish_gate":
+                self._metrics.add("publish_verdicts", verdict=verdict)
+            case "fine_tune":
+                task = str(decision["task"])
+                self._metrics.add("fine_tunings", task=task, verdict=verdict)
 
     def _quality(self, quality: Quality) -> None:
         for task, facts in quality.items():
@@ -199,6 +211,7 @@ _QUALITY: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("memory_rows", "replay_memory_rows", {}),
     ("memory_overfit", "memory_overfit", {}),
     ("gate_entropy", "gate_entropy", {}),
+    ("head_version", "head_version", {}),
 )
 
 

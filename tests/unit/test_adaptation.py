@@ -79,13 +79,9 @@ def test_a_drifted_task_that_pulls_away_gets_an_expert_once_and_the_ledger_says_
 
 
 def test_an_expert_that_adds_nothing_is_given_up() -> None:
-    model, _ = fold(**GROWING)
-    learner = model.parts.learner
-    learner.grow("click")
-    idle = {**GROWING["adapt"], "idle": 1.0}
+    model, _ = fold(**{**GROWING, "adapt": {"grow": True, "idle": 1.0}})
+    model.parts.learner.grow("click")
     cuts = shop_cuts(model.config, 1_400)
-    changed = model.config.model_copy(update={"adapt": Adapt.model_validate(idle)})
-    model.config = changed
     decisions = [d for cut in cuts[len(cuts) // 2 :] for d in model.step(cut).decisions]
     assert any(d["kind"] == "merge_expert" for d in decisions)
 

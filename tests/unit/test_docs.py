@@ -17,6 +17,7 @@ from stream_mtl.imbalances import IMBALANCES
 from stream_mtl.labels import SOURCES
 from stream_mtl.memory import MEMORIES
 from stream_mtl.models import MODELS
+from stream_mtl.modes import MODES
 from stream_mtl.rankings import RANKINGS
 from stream_mtl.regularizers import REGULARIZERS
 from stream_mtl.rehearsal import REHEARSALS
@@ -34,6 +35,7 @@ NAMES = sorted(
         *RANKINGS,
         *DELAYS,
         *MODELS,
+        *MODES,
         *BALANCERS,
         *MEMORIES,
         *SAMPLERS,

@@ -27,6 +27,10 @@ PINNED = {
     "digest_mismatches": (),
     "dlq_records": ("reason",),
     "drift_alarms": ("task",),
+    "fine_tunings": ("task", "verdict"),
+    "head_version": ("task",),
+    "publish_held": (),
+    "publish_verdicts": ("verdict",),
     "gate_entropy": ("task",),
     "memory_overfit": ("task",),
     "event_time_lag_seconds": (),
@@ -110,6 +114,7 @@ def test_labels_come_from_the_closed_list_only() -> None:
         "window",
         "domain",
         "group",
+        "verdict",
     }
     assert {label for labels in PINNED.values() for label in labels} <= allowed
 
@@ -155,9 +160,14 @@ def test_a_committed_cut_is_counted() -> None:
             "recall_asked": 5,
             "recall_found": 4,
             "recall_listed": 2,
+            "held_back": 1,
         },
         event_time=5,
         drifts=(DriftAlarm("purchase", "entropy", True),),
+        decisions=(
+            {"kind": "publish_gate", "verdict": "roll back", "held": True, "reasons": []},
+            {"kind": "fine_tune", "task": "click", "verdict": "promote"},
+        ),
     )
     quality = {"click": {"labels": 10, "positives": 2, "auc": 0.7, "forgetting": None}}
     watch.cut(
@@ -186,6 +196,10 @@ def test_a_committed_cut_is_counted() -> None:
         ("assigned_partitions", {}, 2),
         ("drift_alarms_total", {"task": "purchase"}, 1),
         ("drift_alarms_total", {"task": "click"}, 0),
+        ("publish_held", {}, 1),
+        ("publish_verdicts_total", {"verdict": "roll_back"}, 1),
+        ("publish_verdicts_total", {"verdict": "promote"}, 0),
+        ("fine_tunings_total", {"task": "click", "verdict": "promote"}, 1),
     ]
     for name, labels, value in expected:
         assert _value(metrics, name, **labels) == value, name
