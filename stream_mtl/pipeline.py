@@ -144,7 +144,7 @@ class Pipeline:
             {"kind": "nonfinite_step", "step": r.step} for r in self.reports if r.nonfinite
         ]
         parts = self.parts
-        verdicts = parts.publish_gate.decide(parts.evaluation.forgetting())
+        verdicts = parts.publish_gate.decide(parts.evaluation.forgetting)
         return [*refused, *parts.reactions.take(), *verdicts]
 
     def _publish(self, cut: Cut, counts: Counter[str]) -> tuple[Output, ...]:

@@ -18,7 +18,7 @@ Legend: B rows, C columns of all that is predicted, N judged rows of a task.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,12 +108,13 @@ class PublishGate:
             self._rows[name].append(np.stack([columns[name] for name in COLUMNS], 1))
             self._labels += len(label_N) if name == self._settings.target else 0
 
-    def decide(self, forgetting: Mapping[str, float | None]) -> list[Decision]:
-        """The verdict of a window that has become full; none while it fills."""
+    def decide(self, forgetting: Callable[[], Mapping[str, float | None]]) -> list[Decision]:
+        """The verdict of a window that has become full; none while it fills. `forgetting`: of every task, then."""
         if not self.on or self._labels < self._settings.window:
             return []
+        lost = forgetting()
         windows = {
-            name: self._window(name, forgetting[name]) for name in self._judged if self._rows[name]
+            name: self._window(name, lost[name]) for name in self._judged if self._rows[name]
         }
         usable = {name: w for name, w in windows.items() if self._is_usable(name, w)}
         seed = hash64(f"publish gate/{self._seed}/{self._windows}")

@@ -61,7 +61,7 @@ class Shop:
             champion_BC = self.gate.also(batch)
             assert champion_BC is not None
             self.gate.observe(champion_BC, self.learner.predict(batch).output_BC, batch)
-            verdicts += self.gate.decide(NOTHING_LOST)
+            verdicts += self.gate.decide(lambda: NOTHING_LOST)
         return verdicts
 
     def spoil(self, by: float = 1.5) -> None:
