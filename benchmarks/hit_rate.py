@@ -25,11 +25,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, cast
+from zlib import crc32
 
 from benchmarks import report
 from benchmarks.report import Figure
 
 ASKED = ("click", "purchase")
+HALVES = ("chosen", "reported")
 BASELINES = ("popular", "recent", "knn", "knn+popular")
 WARM_UP = 5  # the first 1/5 of the events is not asked about
 FADE_EVERY, FADE = 2_000, 0.9
@@ -119,11 +121,16 @@ class Baselines:
         return dict(zip(BASELINES, (popular, history[-length:], knn, filled[:length]), strict=True))
 
 
+def half(event: Event) -> str:
+    """`chosen` or `reported`, by the user: settings that were chosen on some users are reported on the others."""
+    return HALVES[crc32(str(event["user_id"]).encode()) % 2]
+
+
 def measure(
     events: Sequence[Event], lists: Lists | None = None, lengths: Sequence[int] = (20,)
 ) -> dict[tuple[str, str], Rate]:
-    """Rates by (list, group). Lists are the baselines, and per length "published@20" and so on;
-    groups are all, known (the user had clicked before), click, purchase, and domain:<name>."""
+    """Rates by (list, group). Lists are the baselines, and per length "published@20" and so on; groups are
+    all, known (the user had clicked before), click, purchase, the halves of the users, and domain:<name>."""
     events = sorted(events, key=lambda e: cast(int, e["event_time"]))
     baselines, waiting = Baselines(), deque[Event]()
     rates: dict[tuple[str, str], Rate] = defaultdict(Rate)
@@ -135,7 +142,7 @@ def measure(
         history = baselines.history[event["user_id"]]
         repeated = bool(history) and history[-1] == event["item_id"]
         if number >= len(events) // WARM_UP and not repeated:
-            groups = ["all", event["type"], f"domain:{event.get('domain') or ''}"]
+            groups = ["all", event["type"], f"domain:{event.get('domain') or ''}", half(event)]
             groups += ["known"] if history else []
             shown = baselines.lists(event, lengths[0])
             newest = lists.newest(event) if lists else []

@@ -1,6 +1,6 @@
 """Real events of four shops, folded as `stream-mtl backtest` does: counts, AUC, digest, what a subscriber sees.
 
-    STREAM_MTL_SAMPLES=FOLDER python -m benchmarks.real_events [--set KEY=VALUE ...] [--json]
+    STREAM_MTL_SAMPLES=FOLDER python -m benchmarks.real_events [--rehearsals der++ none] [--set KEY=VALUE ...] [--json]
 
 FOLDER holds events_v1.jsonl.gz. The file is folded twice, a few minutes each: whole, and in ten pieces.
 
@@ -8,6 +8,7 @@ FOLDER holds events_v1.jsonl.gz. The file is folded twice, a few minutes each: w
   exposures and positives.
 - AUC: rows and negatives as they were served, by the model and by what was popular then.
 - The digest of the state is the same whole and in pieces.
+- With --rehearsals: AUC of every shop as served, what was forgotten of each by the end, and the lists.
 - Hit rate of the newest list among 20 (`benchmarks.hit_rate`), and of all 100 candidates.
 """
 
@@ -43,6 +44,11 @@ PIECES = 10
 RESAMPLES = 500
 ASKED = 1.15  # of the kNN's hit rate
 RECALL = 0.293  # of kNN, own, popular and the last category's items
+GROUPS = ("all", "known", "click", "purchase")
+HELD_OUT = (
+    "evaluation.probe_share=0.2",
+    "evaluation.probe_every=20",
+)  # small shops have few clicks
 POPULARITY = ("clicks", "demand")  # dense features: clicks faded by a day, demand by a month
 Floats = npt.NDArray[np.float64]
 
@@ -81,6 +87,7 @@ class Folded:
     judged: Judged
     domains: list[str]
     lists: hit_rate.Lists
+    probes: dict[tuple[str, int], tuple[float, float]]  # (task, domain) to best AUC and AUC at last
 
 
 def fold_whole(path: Path, config: Config) -> Folded:
@@ -95,7 +102,10 @@ def fold_whole(path: Path, config: Config) -> Folded:
     counts = model.parts.join.counts
     exposures = counts["impression"] + counts["search"] + counts["click"] - counts["withdrawn"]
     domains = list(model.parts.shop.items.domains.names)
-    return Folded(model.summary(), exposures, judged, domains, lists)
+    evaluation = model.parts.evaluation
+    summary = model.summary()  # before the probes are measured once more, which is state
+    evaluation.evaluate_probes(lambda rows: model.parts.learner.predict(rows).output_BC)
+    return Folded(summary, exposures, judged, domains, lists, evaluation.probes())
 
 
 def fold_pieces(path: Path, config: Config, folder: Path) -> dict[str, Any]:
@@ -176,32 +186,72 @@ def interval(score_N: Floats, positive_N: npt.NDArray[np.bool_]) -> tuple[float,
     return float(low), float(high)
 
 
-def list_figures(path: Path, lists: hit_rate.Lists, candidates: int) -> Iterator[Figure]:
+def forgetting_figures(folded: Folded) -> Iterator[Figure]:
+    """AUC points lost since the best, on rows that were held out of training."""
+    for (task, code), (best, last) in folded.probes.items():
+        name = f"8 forgotten of {task}, {folded.domains[code]}, AUC points"
+        yield Figure(
+            name, 100 * (best - last), f"reported (best {best:.4f}, last {last:.4f})", None
+        )
+
+
+def list_figures(
+    path: Path,
+    lists: hit_rate.Lists,
+    candidates: int,
+    groups: Sequence[str] = GROUPS,
+    recall: float = RECALL,
+) -> Iterator[Figure]:
+    """Hit rates of groups of events, the first of which must beat the kNN; and the candidates' recall."""
     rates = hit_rate.measure(list(hit_rate.read(path)), lists, (20, candidates))
-    for group in ("all", "known", "click", "purchase"):
+    for group in groups:
         kept = {name: rate for (name, of), rate in rates.items() if of == group}
         beside = ", ".join(f"{name} {kept[name].share:.3f}" for name in hit_rate.BASELINES)
         ours, knn = kept["published@20"], kept["knn+popular"]
-        holds = ours.share >= ASKED * knn.share if group == "all" else None
+        holds = ours.share >= ASKED * knn.share if group == groups[0] else None
         name = f"6 hit rate@20, {group} ({ours.asked} asked)"
         wanted = f">= {ASKED} x {knn.share:.4f} ({beside})"
         yield Figure(name, ours.share, wanted, holds)
-    recall = rates[f"published@{candidates}", "all"].share
-    yield Figure(f"6 recall of the {candidates} candidates", recall, f"> {RECALL}", recall > RECALL)
+    found = rates[f"published@{candidates}", "all"].share
+    yield Figure(f"6 recall of the {candidates} candidates", found, f"> {recall}", found > recall)
 
 
-def configured(flags: Sequence[str], candidates: int) -> Config:
-    """The default settings and what flags say. All candidates are published, best first: the first
-    20 are the default's list, and all of them tell the candidates' recall."""
-    presets = [("scoring.published", str(candidates), "benchmark")]
+def configured(flags: Sequence[str], candidates: int, more: Sequence[str] = ()) -> Config:
+    """The default settings, more of the benchmark's, and what flags say. All candidates are published, best
+    first: the first 20 are the default's list, and all of them tell the candidates' recall."""
+    all_ = (f"scoring.published={candidates}", *more)
+    presets = [(*preset.split("=", 1), "benchmark") for preset in all_]
     given = [(*flag.split("=", 1), "--set") for flag in flags]
     return settings.load(None, {}, given, presets).config  # type: ignore[arg-type]
+
+
+def rehearsal_figures(path: Path, flags: Sequence[str], loss: str) -> Iterator[Figure]:
+    """A fold with this rehearsal, in which a fifth of the exposures is held out for probes."""
+    candidates = Config().scoring.candidates
+    config = configured(flags, candidates, (*HELD_OUT, f"rehearsal.loss={loss}"))
+    folded = fold_whole(path, config)
+    for figure in (
+        *auc_figures(folded.judged, folded.domains),
+        *forgetting_figures(folded),
+        *list_figures(path, folded.lists, candidates, ("all", *hit_rate.HALVES)),
+    ):
+        name, target = figure.figure.partition(" ")[2], figure.target
+        yield Figure(f"8 {loss}: {name}", figure.measured, target, None)
+
+
+def rehearsals(path: Path, flags: Sequence[str], losses: Sequence[str]) -> Iterator[Figure]:
+    for loss in losses:
+        report.note(f"folding with rehearsal.loss = {loss}")
+        yield from rehearsal_figures(path, flags, loss)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = report.parser(__doc__)
     arguments.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     arguments.add_argument("--once", action="store_true", help="leave out the fold in ten pieces")
+    arguments.add_argument(
+        "--rehearsals", nargs="+", metavar="LOSS", help="compare these and nothing else: der++ none"
+    )
     given = arguments.parse_args(argv)
     path = Path(os.environ.get(SAMPLES, "")) / FILE
     if not os.environ.get(SAMPLES) or not path.is_file():
@@ -209,6 +259,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"SKIPPED, nothing about real events was measured: set {SAMPLES} to a folder with {FILE}"
         )
         return report.tell([Figure("6 real events", "skipped", "", None)], given.json)
+    if given.rehearsals:
+        return report.tell(list(rehearsals(path, given.set, given.rehearsals)), given.json)
     candidates = Config().scoring.candidates
     config = configured(given.set, candidates)
     report.note("folding the whole file")

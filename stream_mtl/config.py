@@ -528,8 +528,19 @@ class Learner(Section):
 
 
 class Retrieval(Section):
-    """Learned vectors as a source of candidates; see `two_tower`."""
+    """What becomes of what was bought, and learned vectors as a source of candidates; see `two_tower`."""
 
+    rest_ms: NonNegative = Field(
+        DAY,
+        description="what a user bought stays out of the lists this long; 0 = not at all: in a shop that is"
+        " visited to buy the same again, a list lives on until the next visit",
+    )
+    rebuy: float = Field(
+        0.0,
+        ge=0,
+        description="weight of what a user bought before in the candidates' order, as OWN's (1) in `retrieval`;"
+        " 16 in a wholesale shop, 0 where nothing is bought twice",
+    )
     learned: bool = Field(
         False, description="learn vectors of users and items, and name candidates by them"
     )

@@ -20,7 +20,6 @@ from stream_mtl.shop.columns import Array, Ints
 from stream_mtl.shop.neighbours import Neighbours
 from stream_mtl.two_tower import TwoTower
 
-DAY_MS = 86_400_000
 QUERY_LASTS_MS = 30 * 60_000  # a query is in a user's mind this long
 LAST = 10  # newest history entries whose neighbours count
 BACK = 0.8  # an entry counts this much less than the one after it
@@ -99,6 +98,7 @@ class Viewpoint:
     category_UH: Array  # int32, -1 where there is no entry or no category
     price_UL: Array  # float32 log prices of the newest entries, NaN where there is none
     own: Links  # items of the history, the newer the stronger
+    rebuys: Links  # what was bought, the more often and the newer the stronger; empty where that says nothing
     covisits: Links
     follows: Links  # what came after the newest item
     answers: Links  # what was clicked after the query
@@ -112,7 +112,7 @@ class Retrieval:
 
     def __init__(self, shop: Shop, config: Config, towers: TwoTower | None = None) -> None:
         self.shop, self.towers = shop, towers
-        self.limit, self._learned = config.scoring.candidates, config.retrieval.candidates
+        self.limit, self._settings = config.scoring.candidates, config.retrieval
 
     def for_users(self, user_U: Ints, domain_U: Ints | None = None) -> Candidates:
         """At most `limit` items a user; -1 stands for a stranger, who gets what is popular.
@@ -151,6 +151,8 @@ class Retrieval:
         category_UH = np.where(there_UH, shop.items.columns.category[history_UH], 0)
         category_UH = np.where(category_UH > 0, category_UH, -1)
         price_UL = np.where(there_UH, shop.items.columns.log_price[history_UH], np.nan)[:, :LAST]
+        age_H = 1 / (1 + np.arange(history_UH.shape[1]) / 5)
+        bought_UH = there_UH & (c.kind[user_U] == BOUGHT) & (self._settings.rebuy > 0)
         tastes = self._tastes(history_UH)
         query_UE = shop.queries.columns.unit[query_U] * (query_U >= 0)[:, None]
         return Viewpoint(
@@ -161,7 +163,8 @@ class Retrieval:
             near_UH,
             category_UH,
             price_UL,
-            _table(history_UH, 1 / (1 + np.arange(history_UH.shape[1]) / 5), shop.items.used, True),
+            _table(history_UH, age_H, shop.items.used, True),
+            _table(np.where(bought_UH, history_UH, -1), age_H, shop.items.used),
             self._links(shop.items.covisits, history_UH[:, :LAST], BACK),
             self._links(shop.items.transitions, history_UH[:, :1], 1.0),
             self._links(shop.queries.clicked, query_U[:, None], 1.0),
@@ -217,6 +220,7 @@ class Retrieval:
             + POPULAR * np.log1p(self.demand(safe_B))
             + CATEGORY * self.category_share(view, row_B, safe_B)
             + OWN * view.own.to(row_B, safe_B)
+            + self._settings.rebuy * view.rebuys.to(row_B, safe_B)
             + self._likeness(view, row_B, safe_B)
         )
         if cosine_B is not None:
@@ -311,13 +315,14 @@ class Retrieval:
         cosine_UN = towers.users(view.history_UH[known]) @ towers.items().T
         there_UN = columns.domain[:used] == view.domain_U[known, None].astype(np.int32)
         np.putmask(cosine_UN, ~(there_UN & columns.offered[:used]), np.float32(-1))
-        row_K, item_K = _nearest(cosine_UN, self._learned, 0.0)
+        row_K, item_K = _nearest(cosine_UN, self._settings.candidates, 0.0)
         return known[row_K], item_K
 
     def _just_had(self, view: Viewpoint, stride: int) -> Ints:
-        """Keys of the items being looked at now, and of what was bought within a day."""
-        c = self.shop.users.columns
-        had_UH = (c.kind[view.user_U] == BOUGHT) & (c.time[view.user_U] > self.shop.now_ms - DAY_MS)
+        """Keys of the items being looked at now, and of what was bought and rests."""
+        c, rest_ms = self.shop.users.columns, self._settings.rest_ms
+        had_UH = c.kind[view.user_U] == BOUGHT
+        had_UH &= c.time[view.user_U] > self.shop.now_ms - rest_ms
         had_UH[:, 0] = True
         row, item = _pairs(np.where(had_UH, view.history_UH, -1))
         return row * stride + item

@@ -7,6 +7,7 @@ import pytest
 
 from stream_mtl.config import Config, Scoring
 from stream_mtl.config import Features as Settings
+from stream_mtl.config import Retrieval as Bought
 from stream_mtl.events import AnyEvent, Click, Item, Purchase, Search
 from stream_mtl.retrieval import SOURCES, Retrieval, _nearest
 from stream_mtl.shop import Shop
@@ -80,6 +81,37 @@ def test_what_was_just_bought_is_not_offered_until_a_day_has_passed() -> None:
     assert listed(shop, "me") == []
     shop.apply([click("o", "c", 2 * DAY)])
     assert listed(shop, "me") == ["b"]
+
+
+def test_where_the_same_is_bought_again_it_is_offered_at_once_and_first() -> None:
+    """By a setting of the shop; the item being looked at now stays out."""
+    events: list[AnyEvent] = [click(f"p{k}", "hit", k) for k in range(1, 30)]
+    for k, item in enumerate(("soap", "tea", "salt")):
+        time_ms = 40 + k
+        events.append(
+            Purchase(event_id=item, time_ms=time_ms, user_id="me", item_id=item, domain="d")
+        )
+    shop = shop_of(*events, click("me", "seen", 50), click("me", "now", 51))
+    again = CONFIG.model_copy(update={"retrieval": Bought(rest_ms=0, rebuy=16)})
+    slots = shop.user_slots(["me"])
+    item_UC = Retrieval(shop, again).for_users(slots).item_UC
+    order = shop.item_ids(item_UC[0][item_UC[0] >= 0])
+    assert order[:3] == ["salt", "tea", "soap"]  # bought, newest first
+    assert set(order[3:]) == {"hit", "seen"}  # looked at is not bought
+    assert set(listed(shop, "me")) == {"hit", "seen"}
+
+
+def test_an_item_bought_twice_comes_before_one_bought_once_since() -> None:
+    shop = shop_of(
+        *(
+            Purchase(event_id=f"{k}", time_ms=k, user_id="me", item_id=item, domain="d")
+            for k, item in enumerate(("tea", "salt", "tea", "soap", "now"), 1)
+        )
+    )
+    again = CONFIG.model_copy(update={"retrieval": Bought(rest_ms=0, rebuy=16)})
+    item_UC = Retrieval(shop, again).for_users(shop.user_slots(["me"])).item_UC
+    order = shop.item_ids(item_UC[0][item_UC[0] >= 0])
+    assert order == ["tea", "soap", "salt"]
 
 
 def test_the_item_being_looked_at_is_no_candidate_but_those_before_it_are() -> None:

@@ -111,3 +111,29 @@ def test_restored_trust_serves_the_same() -> None:
     logit_BT, batch = torch.randn(400, 3), lists()
     assert torch.equal(one.serve(logit_BT, batch), two.serve(logit_BT, batch))
     assert digest(one.state()) == digest(two.state())
+
+
+def test_a_model_that_is_better_at_the_very_top_and_worse_below_gets_no_more_say_than_the_candidates() -> (
+    None
+):
+    """A list shows a fifth of its candidates, all of which count. By the mean reciprocal rank the model would win."""
+    trust, batch = fresh(), rows(400, list_rows=20)
+    label_B = torch.zeros(400)
+    label_B[::20] = 1.0  # one positive in each of 20 lists
+    place_B = torch.arange(400) % 20
+    first_B = torch.arange(400) // 20 % 5 < 2
+    # the candidates put every positive third, the model two in five first and the others ninth
+    prior_B = torch.where(label_B > 0, -2.5, -place_B.float())
+    model_B = torch.where(label_B > 0, torch.where(first_B, 0.0, -8.5), -place_B.float())
+    batch = replace(
+        batch,
+        prior_B=prior_B,
+        label_BT=torch.stack([label_B] * 3, 1),
+        mask_BT=torch.ones(400, 3, dtype=torch.bool),
+        offset_B=torch.zeros(400),
+    )
+    reciprocal = {"prior": 1 / 3, "model": 0.4 + 0.6 / 9}
+    assert reciprocal["model"] > reciprocal["prior"]
+    for _ in range(5):
+        trust.observe(torch.stack([model_B] * 3, 1), batch)
+    assert trust.of(0, int(batch.domain_B[0])) == 0.0
