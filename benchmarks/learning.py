@@ -22,6 +22,7 @@ PROGRAMS = (
     "balancer_shop",
     "model_cost",
     "model_quality",
+    "methods_table",
 )
 
 
