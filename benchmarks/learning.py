@@ -23,6 +23,7 @@ PROGRAMS = (
     "model_cost",
     "model_quality",
     "methods_table",
+    "label_efficiency",
 )
 
 

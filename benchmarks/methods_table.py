@@ -38,6 +38,7 @@ from benchmarks.report import Figure, note, parser, tell
 from stream_mtl import Config
 from stream_mtl.balancers import BALANCERS
 from stream_mtl.batch import Batch
+from stream_mtl.config import Balancer, Model
 from stream_mtl.models import MODELS
 from stream_mtl.simulator.scenario import SCENARIOS, phase_at
 from workers import settings
@@ -52,8 +53,13 @@ ARMS: dict[str, tuple[str, ...]] = {
     **{
         f"model {name}": (f"model.name={name}", *(FIVE if name in ("cgc", "ple") else ()))
         for name in MODELS
+        if name != Model().name
     },
-    **{f"balancer {name}": (f"balancer.name={name}",) for name in BALANCERS},
+    **{
+        f"balancer {name}": (f"balancer.name={name}",)
+        for name in BALANCERS
+        if name != Balancer().name
+    },
 }
 COLUMNS = (
     "click NE",

