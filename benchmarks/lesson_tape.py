@@ -110,7 +110,7 @@ class Pupil:
 
     Without rehearsal a step takes the fresh rows of the step before beside its own: as many rows, each learned
     from twice, so that arms with and without do the same work. `said` grows with what is predicted of the rows
-    shown, `rows` with the fresh rows of all steps, `cpu_s` with what they cost.
+    shown, `rows` with what is told before any is thinned, `cpu_s` with what steps cost.
     """
 
     def __init__(self, spec: Spec, config: Config) -> None:
@@ -137,6 +137,7 @@ class Pupil:
                 continue
             rows = batch if mask is None else mask(batch)
             if kind == ADD:
+                self.rows += len(rows)
                 self._pending.add(rows)
             else:
                 self.learner.correct(rows)
@@ -146,7 +147,7 @@ class Pupil:
         self._say()
         began = time.process_time()
         self.learner.step(concat([*self._before, fresh]))
-        self.cpu_s, self.rows = self.cpu_s + time.process_time() - began, self.rows + len(fresh)
+        self.cpu_s += time.process_time() - began
         if self._twice:
             self._before = [fresh]
 
