@@ -19,9 +19,10 @@ PROGRAMS = (
     "added_task",
     "balancer_toy",
     "balancer_cost",
-    "balancer_shop",
     "model_cost",
     "model_quality",
+    "methods_table",
+    "label_efficiency",
 )
 
 

@@ -2,17 +2,20 @@
 
 Features and labels do not depend on the model while no lists are published, so arms that differ in the
 learner alone share them: the join and the features are run once, and every arm learns the same rows in
-the same order as the fold itself would.
+the same order as the fold itself would. A tape may also hold the rows that were shown, to be asked what they are
+thought to be worth at the moment when they were shown, and the true probabilities.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.ladder import leave_out_lists
 from benchmarks.shop_stream import ShopStream
@@ -21,19 +24,25 @@ from stream_mtl.batch import Batch, Spec, concat
 from stream_mtl.composition import choose_device
 from stream_mtl.learner import Learner, Prediction
 from stream_mtl.pending import Pending
+from stream_mtl.thinning import thinner
 
-ADD, CORRECT, CUT = "add", "correct", "cut"
+ADD, CORRECT, CUT, SHOWN = "add", "correct", "cut", "shown"
 Told = tuple[str, Batch | None]  # None: a cut ends, and steps are taken
 Mask = Callable[[Batch], Batch]
 
 
 @dataclass
 class Tape:
-    """What the learner was told, in order, with the number of events read by then; and the rows held out."""
+    """What the learner was told, in order, with the number of events read by then; and the rows held out.
+
+    `clock`: event time by then; `truth`: P(click) and P(click and purchase) by exposure and item, of a tape with shown rows.
+    """
 
     spec: Spec
     told: list[tuple[int, Told]] = field(default_factory=list)
     held_out: list[tuple[int, Batch]] = field(default_factory=list)
+    clock: list[tuple[int, int]] = field(default_factory=list)
+    truth: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
 
     def between(self, start: int, stop: int) -> Iterator[Told]:
         """Of the events after the first `start`, up to `stop`."""
@@ -47,8 +56,8 @@ class Tape:
 class _Recorder:
     """Stands where the waiting rows and the learner's ears are."""
 
-    def __init__(self, pipeline: Any, tape: Tape) -> None:
-        self._tape, self.events = tape, 0
+    def __init__(self, pipeline: Any, tape: Tape, shown: bool) -> None:
+        self._tape, self._shown, self.events = tape, shown, 0
         parts = pipeline.parts
         self._columns = sum(kind.width for kind in parts.learner.kinds)
         parts.pending = self
@@ -68,6 +77,8 @@ class _Recorder:
         return iter(())
 
     def predict(self, batch: Batch) -> Prediction:
+        if self._shown:
+            self._note(SHOWN, batch)
         none_BC = torch.zeros(len(batch), self._columns)
         return Prediction(none_BC, none_BC, none_BC, {})
 
@@ -80,15 +91,17 @@ class _Recorder:
             self._tape.told.append((self.events, (kind, batch.clone())))
 
 
-def record(scenario: str, events: int, seed: int, config: Config) -> Tape:
-    """Run everything but the learner over the first `events` records of a scenario."""
+def record(scenario: str, events: int, seed: int, config: Config, shown: bool = False) -> Tape:
+    """Run everything but the learner over the first `events` records of a scenario; `shown`: with the rows shown."""
     pipeline = build(config)
     leave_out_lists(pipeline)
     tape = Tape(pipeline.parts.features.spec)
-    recorder = _Recorder(pipeline, tape)
-    for cut in ShopStream(scenario, events, seed).cuts(config):
+    recorder = _Recorder(pipeline, tape, shown)
+    stream = ShopStream(scenario, events, seed, keep_truth=shown)
+    for cut in stream.cuts(config):
         recorder.events += len(cut.records)
-        pipeline.step(cut)
+        tape.clock.append((recorder.events, pipeline.step(cut).event_time))
+    tape.truth = stream.truth
     return tape
 
 
@@ -96,15 +109,22 @@ class Pupil:
     """A learner and its waiting rows.
 
     Without rehearsal a step takes the fresh rows of the step before beside its own: as many rows, each learned
-    from twice, so that arms with and without do the same work.
+    from twice, so that arms with and without do the same work. `said` grows with what is predicted of the rows
+    shown, `rows` with what is told before any is thinned, `cpu_s` with what steps cost.
     """
 
     def __init__(self, spec: Spec, config: Config) -> None:
         self._spec, self._config = spec, config
         self.learner = Learner(spec, config, choose_device(config.device))
-        self._pending = Pending(spec, config.learner.batch_rows, config.learner.first_rows)
+        settings = config.learner
+        self._pending = Pending(
+            spec, settings.batch_rows, settings.first_rows, thinner(config.tasks)
+        )
         self._twice = config.rehearsal.loss == "none"
         self._before: list[Batch] = []
+        self._shown: list[Batch] = []
+        self.said: list[Tensor] = []
+        self.rows, self.cpu_s = 0, 0.0
 
     def learn(self, told: Iterable[Told], mask: Mask | None = None) -> None:
         for kind, batch in told:
@@ -112,16 +132,30 @@ class Pupil:
                 for rows in self._pending.full():
                     self._step(rows)
                 continue
+            if kind == SHOWN:
+                self._shown.append(batch)
+                continue
             rows = batch if mask is None else mask(batch)
             if kind == ADD:
+                self.rows += len(rows)
                 self._pending.add(rows)
             else:
                 self.learner.correct(rows)
+        self._say()
 
     def _step(self, fresh: Batch) -> None:
+        self._say()
+        began = time.process_time()
         self.learner.step(concat([*self._before, fresh]))
+        self.cpu_s += time.process_time() - began
         if self._twice:
             self._before = [fresh]
+
+    def _say(self) -> None:
+        """Of the rows shown since the step before: between steps the answer does not change."""
+        if self._shown:
+            self.said.append(self.learner.predict(concat(self._shown)).prob_BT)
+            self._shown = []
 
     def twin(self) -> Pupil:
         """Another who knows the same."""
