@@ -47,6 +47,8 @@ SECTIONS = {
     "scoring": "What is published, how often, and how `value` ranks it.",
     "evaluation": "Prequential metrics and the frozen probe sets of forgetting.",
     "adapt": "What the learner does after an alarm and while it forgets; by default nothing.",
+    "fine_tune": "training one task's head alone, by the leave of the gate",
+    "gate": "when a model, or a head, may take the place of the one that serves",
     "drift": "Alarms when a task's quality changes: adwin, page_hinkley, kswin.",
     "checkpoint": "Kept in `state`; the ledger covers what came after the newest one.",
     "dlq": "Dead letters.",
