@@ -181,14 +181,12 @@ class Retrieval(Section):
 
     rest_ms: NonNegative = Field(
         DAY,
-        description="what a user bought stays out of the lists this long; 0 = not at all: in a shop that is"
-        " visited to buy the same again, a list lives on until the next visit",
+        description="what was bought stays out of its buyer's lists this long; 0 = not at all",
     )
     rebuy: float = Field(
         0.0,
         ge=0,
-        description="weight of what a user bought before in the candidates' order, as OWN's (1) in `retrieval`;"
-        " 16 in a wholesale shop, 0 where nothing is bought twice",
+        description="weight of what was bought before in the candidates' order; 30 in a wholesale shop",
     )
     learned: bool = Field(
         False, description="learn vectors of users and items, and name candidates by them"
