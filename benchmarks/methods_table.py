@@ -82,7 +82,7 @@ class Row:
 
 
 def config_of(scenario: str, assignments: Sequence[str] = ()) -> Config:
-    """Cuts of a minute: what a user clicked a moment ago counts from the next cut on (five minutes cost click .03)."""
+    """Cuts of a minute: what a user clicked a moment ago counts from the next cut on (five minutes cost a share of .04 of click)."""
     share = f"evaluation.probe_share={PROBE_SHARE[scenario]}"
     given = [MINILM, "cut.file_span_ms=60000", share, *assignments]
     return settings.load(flags=[settings.assignment(one) for one in given]).config
