@@ -7,8 +7,8 @@ A task with a prior ranks lists by
 `trust` is the value of GRID that ranked best lately in the row's domain. Every step asks before it learns:
 by what share of the other rows of its list and sampling stratum was a positive outranked under each value? That share
 counts, and not the rank, because the rows are a sample of the candidates, of which the first fifth is published: to be
-second or third among sixteen is as good as to be first (judged by reciprocal rank, a model that was better at the very top
-and worse below it was trusted too far: hit rate .280 on the real shop without impressions, now .290). So a model that is young, new to a shop, or outrun by it publishes the order of its candidates, and a
+second or third among sixteen is as good as to be first (judged by reciprocal rank, a model that was better at the very top and worse below
+it was trusted too far: hit rate at 20 of four real shops .2265, by this share .2308). So a model that is young, new to a shop, or outrun by it publishes the order of its candidates, and a
 good one is served as it is. Slope and level make a probability of the candidates' order: a logistic regression
 of the labels on the prior alone, one Newton step for each of the learner's, older rows fading.
 
