@@ -170,7 +170,7 @@ class Text(Section):
 
 def _tasks() -> dict[str, Task]:
     return {
-        "click": Task(kind="binary", listwise=1.0),
+        "click": Task(kind="binary", listwise=0.3),
         "purchase": Task(kind="funnel", after="click", weight=0.1),
         "search": Task(kind="listwise", weight=0.1),
     }
