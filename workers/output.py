@@ -52,8 +52,12 @@ def table(rows: Sequence[Sequence[object]], header: Sequence[str]) -> list[str]:
 def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     """The summary object for people."""
     flat = [(k, v) for k, v in summary.items() if not isinstance(v, (dict, list))]
+    recall = summary.get("recall") or {}
+    flat += [(f"recall_{k}", v) for k, v in recall.items() if not isinstance(v, dict)]
     tasks = summary.get("tasks") or {}
-    columns = list(dict.fromkeys(name for task in tasks.values() for name in task))
+    # a column that says nothing of any task is left out: the table must fit a screen
+    said = (name for task in tasks.values() for name, value in task.items() if value is not None)
+    columns = list(dict.fromkeys(said))
     rows = [[name, *(task.get(column) for column in columns)] for name, task in tasks.items()]
     head = [f"{key:<18} {_cell(value)}" for key, value in flat]
     return [*head, "", *table(rows, ["task", *columns])] if rows else head
