@@ -74,5 +74,7 @@ def test_another_instance_that_lives_is_not_fenced_by_a_second_copy() -> None:
 def test_a_start_goes_on_when_the_other_is_silent_or_it_is_told_to() -> None:
     refuse_second(None, "mine", 0, take_over=False)
     refuse_second(committed("mine", 1_000_000), "mine", 1_000_001, take_over=False)
+    with pytest.raises(Fenced):  # a millisecond before it counts as silent
+        refuse_second(committed("other", 1_000_000), "mine", 1_029_999, take_over=False)
     refuse_second(committed("other", 1_000_000), "mine", 1_030_000, take_over=False)
     refuse_second(committed("other", 1_000_000), "mine", 1_000_001, take_over=True)
