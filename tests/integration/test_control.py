@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,11 +18,14 @@ import pytest
 from schemas.scores import Ack
 from stream_mtl.config import Config
 from stream_mtl.kafka.ledger_log import read_ledger
+from stream_mtl.kafka.topics import ensure_topics
 from stream_mtl.ledger import Entry, decode
 from stream_mtl.recovery import lineage_reason
 from stream_mtl.rollback import ROLLBACK
 from tests.integration.test_trainer import answer, stream_mtl
 from tests.publications import read_published
+from workers.cli import run
+from workers.control import command, send
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -63,16 +65,22 @@ def read_positions(config: Config) -> dict[tuple[str, int], int]:
     return {place: at for place, at in last.items() if place[0] != config.topics.control}
 
 
-def control(file: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
-    done = stream_mtl(file, "control", *arguments)
-    assert done.returncode == code, done.stdout + done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+def say(config: Config, kind: str, command_id: str, **arguments: Any) -> Ack:
+    """Send a command and have its answer."""
+    found = send(config, command(kind, arguments, command_id), wait_s=90)
+    assert found is not None
     return found
+
+
+def simulate(file: Path, bootstrap: str, seed: int) -> None:
+    given = ["simulate", "--events", "600", "--seed", f"{seed}", "--bootstrap", bootstrap]
+    assert run([*given, "-c", str(file), "--json"]) == 0
 
 
 def test_a_running_worker_obeys_each_command_once_and_answers_it_once(
     bootstrap: str, config_for: Callable[..., Config], tmp_path: Path
 ) -> None:
+    """Paused over a restart, set right, rolled back, and killed on both sides of the rollback's lineage record."""
     config = config_for(
         bootstrap,
         state=str(tmp_path / "state"),
@@ -82,77 +90,65 @@ def test_a_running_worker_obeys_each_command_once_and_answers_it_once(
     )
     file = tmp_path / "shop.yaml"
     file.write_text(config.model_dump_json(exclude_unset=True))
-    events = ("simulate", "--events", "1500", "--bootstrap", bootstrap, "--seed")
-    answer(stream_mtl(file, *events, "5"))
+    simulate(file, bootstrap, seed=5)
 
     with worker(file):
-        until(config, lambda found: len(found) > 8)
-        paused = control(file, "pause", "--id", "p1")
-        assert paused["done"]
+        until(config, lambda found: len(found) > 3)
+        paused = say(config, "pause", "p1")
         stood = read_positions(config)
-        answer(stream_mtl(file, *events, "6"))
-        weight = control(file, "set-task-weight", "click", "2.0")
-        assert weight["cut"] > paused["cut"]
-        assert read_positions(config) == stood, (
-            "events came in, commands were read, nothing else was"
-        )
-        again = control(file, "pause", "--id", "p1")
-        assert again["repeated"] == paused["cut"]
-    with worker(file):  # the restart is paused still
-        refused = control(file, "retire-task", "nothing", "--wait", "60", code=65)
-        assert "no task" in refused["reason"]
+        simulate(file, bootstrap, seed=6)
+        weight = say(config, "set_task_weight", "w1", task="click", weight=2.0)
+        assert weight.cut > paused.cut
+        assert say(config, "pause", "p1").repeated == paused.cut
+        assert read_positions(config) == stood, "events came in and were not read"
+    with worker(file, failpoint="rollback.begun") as dies:  # and it starts paused
+        refused = say(config, "retire_task", "t1", task="nothing")
+        assert "no task" in (refused.reason or "")
         assert read_positions(config) == stood
-        assert control(file, "resume")["done"]
-        until(config, lambda found: found[-1].positions != {**found[-1].positions, **stood})
-
-    with worker(file, failpoint="rollback.begun") as dies:
-        sent = stream_mtl(file, "ckpt", "rollback", "--id", "b1", "--wait", "90")
+        assert say(config, "resume", "r1").done
+        until(config, lambda found: read_positions(config) != stood)
+        rolled = say(config, "rollback", "b1")
+        assert rolled.done, rolled.reason
         assert dies.wait(120) == -signal.SIGKILL
-        assert sent.returncode == 0, sent.stdout + sent.stderr
     with worker(file, failpoint="rollback.recorded") as dies:
         assert dies.wait(120) == -signal.SIGKILL
-    with worker(file):
-        repeated = control(file, "rollback", "--id", "b1", "--wait", "60")
-        assert repeated["repeated"] == json.loads(sent.stdout)["cut"]
+    send(config, command("rollback", {}, "b1"), wait_s=0)  # the sender never heard
     summary = answer(stream_mtl(file, "run", "trainer", "--until-idle"))
-    assert summary["events_consumed"] == 3_000 + 7  # the commands are records too
+    assert summary["events_consumed"] == 1_200 + 7  # commands are records too
 
-    whole = entries(config)
-    began = [entry for entry in whole if lineage_reason(entry.record) == ROLLBACK]
+    began = [entry for entry in entries(config) if lineage_reason(entry.record) == ROLLBACK]
     assert [entry.record.lineage for entry in began] == [summary["lineage"]]
     assert began[0].record.decisions[0]["command_id"] == "b1"
-    records = [
+    acks = [
         Ack.model_validate_json(record.value or b"")
         for record in read_published(config, config.topics.acks)
     ]
-    assert Counter((one.command_id, one.cut) for one in records).most_common(1)[0][1] == 1
-    assert len(records) == 7
+    assert [one.command_id for one in acks] == ["p1", "w1", "p1", "t1", "r1", "b1", "b1"]
+    assert [one.repeated for one in acks if one.command_id == "b1"] == [None, rolled.cut]
 
     report = answer(stream_mtl(file, "ledger", "verify"))
-    wrong = ("gaps", "overlaps", "scores_missing", "scores_doubled")
-    assert [report[name] for name in wrong] == [0, 0, 0, 0]
-    assert report["digest_equal"]
     assert report["faults"] == []
+    assert report["digest_equal"]
     assert report["cuts_unverifiable"] < report["cuts"]
 
 
-def test_without_a_worker_there_is_no_answer_and_the_command_waits(
+def test_the_verb_says_done_refused_or_no_answer(
     bootstrap: str, config_for: Callable[..., Config], tmp_path: Path
 ) -> None:
-    """A pause that was sent beforehand holds the worker from its first command on."""
+    """Without topics it says so; without a worker there is no answer; a pause sent beforehand holds the next run."""
     config = config_for(bootstrap, state=str(tmp_path / "state"), metrics={"address": "off"})
     file = tmp_path / "shop.yaml"
     file.write_text(config.model_dump_json(exclude_unset=True))
-    missing = stream_mtl(file, "control", "pause")
-    assert missing.returncode == 78
-    assert config.topics.acks in json.loads(missing.stdout)["error"]["message"]
-    answer(stream_mtl(file, "simulate", "--events", "300", "--bootstrap", bootstrap))
-    stream_mtl(file, "run", "trainer", "--until-idle")
-    late = stream_mtl(file, "control", "pause", "--wait", "1")
-    assert late.returncode == 75
-    assert "no answer" in late.stderr
-    assert control(file, "pause", "--wait", "0")["done"] is None
-    answer(stream_mtl(file, "simulate", "--events", "300", "--seed", "2", "--bootstrap", bootstrap))
+    given = ["-c", str(file), "--json"]
+    assert run(["control", "pause", *given]) == 78
+    ensure_topics(config)
+    assert run(["control", "pause", "--wait", "1", *given]) == 75
+    assert run(["control", "set-task-weight", "click", "0", *given]) == 78
+    answer(stream_mtl(file, "run", "trainer", "--until-idle"))
+    simulate(file, bootstrap, seed=2)
     held = stream_mtl(file, "run", "trainer", "--until-idle")
-    assert held.returncode == 78
+    assert held.returncode == 78, held.stdout
     assert "control resume" in json.loads(held.stdout)["error"]["message"]
+    with worker(file):
+        assert run(["control", "retire-task", "nothing", "--wait", "90", *given]) == 65
+        assert run(["control", "resume", "--wait", "90", *given]) == 0
