@@ -31,28 +31,28 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
 @contextmanager
-def worker(file: Path, failpoint: str = "") -> Iterator[subprocess.Popen[str]]:
-    """A trainer that runs until the block ends, then gets SIGTERM; its exit code is left to the caller."""
-    running = subprocess.Popen(
-        [sys.executable, "-m", "workers.cli", "run", "trainer", "-c", str(file), "--json"],
-        env={**os.environ, "STREAM_MTL_FAILPOINT": failpoint, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        yield running
-    finally:
-        if running.poll() is None:
-            running.send_signal(signal.SIGTERM)
-        running.wait(120)
+def worker(file: Path, failpoint: str = "") -> Iterator[subprocess.Popen[bytes]]:
+    """A trainer that runs until the block ends, then gets SIGTERM; what it says goes beside its config."""
+    with file.with_suffix(".log").open("ab") as said:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "workers.cli", "run", "trainer", "-c", str(file)],
+            env={**os.environ, "STREAM_MTL_FAILPOINT": failpoint, "OMP_NUM_THREADS": "1"},
+            stdout=said,
+            stderr=said,
+        )
+        try:
+            yield running
+        finally:
+            if running.poll() is None:
+                running.send_signal(signal.SIGTERM)
+            running.wait(120)
 
 
 def entries(config: Config) -> list[Entry]:
     return [decode(raw, offset) for offset, raw in read_ledger(config)]
 
 
-def until(config: Config, holds: Callable[[list[Entry]], bool], seconds: float = 120) -> None:
+def until(config: Config, holds: Callable[[list[Entry]], bool], seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not holds(entries(config)):
         assert time.monotonic() < deadline, "the worker did not get there"
@@ -67,7 +67,7 @@ def read_positions(config: Config) -> dict[tuple[str, int], int]:
 
 def say(config: Config, kind: str, command_id: str, **arguments: Any) -> Ack:
     """Send a command and have its answer."""
-    found = send(config, command(kind, arguments, command_id), wait_s=90)
+    found = send(config, command(kind, arguments, command_id), wait_s=180)
     assert found is not None
     return found
 
@@ -109,9 +109,9 @@ def test_a_running_worker_obeys_each_command_once_and_answers_it_once(
         until(config, lambda found: read_positions(config) != stood)
         rolled = say(config, "rollback", "b1")
         assert rolled.done, rolled.reason
-        assert dies.wait(120) == -signal.SIGKILL
+        assert dies.wait(180) == -signal.SIGKILL
     with worker(file, failpoint="rollback.recorded") as dies:
-        assert dies.wait(120) == -signal.SIGKILL
+        assert dies.wait(180) == -signal.SIGKILL
     send(config, command("rollback", {}, "b1"), wait_s=0)  # the sender never heard
     summary = answer(stream_mtl(file, "run", "trainer", "--until-idle"))
     assert summary["events_consumed"] == 1_200 + 7  # commands are records too
@@ -150,5 +150,5 @@ def test_the_verb_says_done_refused_or_no_answer(
     assert held.returncode == 78, held.stdout
     assert "control resume" in json.loads(held.stdout)["error"]["message"]
     with worker(file):
-        assert run(["control", "retire-task", "nothing", "--wait", "90", *given]) == 65
-        assert run(["control", "resume", "--wait", "90", *given]) == 0
+        assert run(["control", "retire-task", "nothing", "--wait", "180", *given]) == 65
+        assert run(["control", "resume", "--wait", "180", *given]) == 0

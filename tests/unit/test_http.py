@@ -110,6 +110,25 @@ def test_ready_needs_partitions_a_closed_breaker_and_fresh_commits(
     assert _get(endpoint, "/readyz")[0] == 200
 
 
+def test_a_paused_worker_is_alive_and_not_ready(
+    endpoint: Endpoint, health: Health, clock: Clock
+) -> None:
+    """The reason names the remedy; the stillness itself is no second reason, nor one just after it ended."""
+    watch = _running(health)
+    result = CutResult(0, (), (), {}, "", "", 0)
+    watch.cut(result, CutFacts(step_seconds=1, lag={("shop.events", 0): 5}))
+    watch.holding(True, {("shop.events", 0): 70})
+    clock.now += 100
+    watch.holding(True, {("shop.events", 0): 71})
+    code, said = _get(endpoint, "/readyz")
+    assert code == 503
+    assert "control resume" in said
+    assert "waiting" not in said
+    assert _get(endpoint, "/healthz")[0] == 200
+    watch.holding(False, {("shop.events", 0): 71})
+    assert _get(endpoint, "/readyz") == (200, "ok\n")
+
+
 def test_a_port_in_use_names_the_remedy(endpoint: Endpoint, health: Health) -> None:
     address = urlsplit(endpoint.url).netloc
     with (

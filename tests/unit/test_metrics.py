@@ -235,3 +235,26 @@ def test_an_unforeseen_reason_counts_as_other() -> None:
 @pytest.mark.parametrize("metric,labels", sorted(PINNED.items()))
 def test_every_metric_has_help(metric: str, labels: tuple[str, ...]) -> None:
     assert METRICS[metric][1]
+
+
+def test_a_paused_worker_shows_that_and_its_lag() -> None:
+    """No cut tells of the lag then."""
+    config = Config()
+    metrics = Metrics(config)
+    metrics.own([("shop.events", 0)])
+    watch = Watch(metrics, Health())
+    watch.holding(True, {("shop.events", 0): 71})
+    assert _value(metrics, "paused") == 1
+    assert _value(metrics, "consumer_lag_records", topic="shop.events", partition="0") == 71
+    watch.holding(False, {("shop.events", 0): 71})
+    assert _value(metrics, "paused") == 0
+
+
+def test_a_rollback_counts_once_however_often_it_was_sent() -> None:
+    metrics = Metrics(Config())
+    watch = Watch(metrics, Health())
+    done = {"kind": "rollback", "command_id": "b", "done": True}
+    for decision in (done, {**done, "repeated": 3}, {**done, "done": False}):
+        result = CutResult(0, (), (), {}, "", "", 0, (decision,))
+        watch.cut(result, CutFacts(step_seconds=0.1))
+    assert _value(metrics, "rollbacks_total") == 1

@@ -170,7 +170,7 @@ def test_a_retired_task_learns_no_more_and_is_published_no_more(config: Config) 
         (command("add_task", task="c", kind="multiclass", label="profile.x"), "needs it"),
         (command("retire_task", task="c"), "there is no task"),
         (command("retire_task", task="click"), "is the way to purchase"),
-        (command("rollback"), "not carried out"),
+        (command("rollback"), "needs checkpoints"),
     ],
 )
 def test_a_command_that_cannot_be_carried_out_changes_nothing_and_says_why(
