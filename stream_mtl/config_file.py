@@ -23,7 +23,11 @@ from stream_mtl.errors import ConfigError
 
 Keys = tuple[str, ...]
 Tree = dict[str, Any]
-SECRET = re.compile(r"password|secret|oauthbearer\.config|\.key\.pem|token|credential", re.I)
+SECRET = re.compile(
+    r"passw|passphrase|secret|oauthbearer\.(config|extensions)|key\.pem|private|token(?!\.endpoint)|credential",
+    re.I,
+)
+_PASSED = ("client", "consumer", "producer")  # handed on to librdkafka: any name, perhaps a secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,17 @@ def load(path: str | Path) -> Config:
 
 
 def is_secret(keys: Sequence[str]) -> bool:
-    return keys[0] == "kafka" and SECRET.search(".".join(keys)) is not None
+    """Must the value never be shown? The name of a file that holds a secret is none."""
+    if keys[0] != "kafka" or keys[-1].endswith(("_file", ".location")):
+        return False
+    return SECRET.search(".".join(keys)) is not None
+
+
+def tellable(keys: Sequence[str], value: object) -> str:
+    """A wrong value for a message, shortened; *** where it is or may hold a secret."""
+    table = keys[0] == "kafka" and (len(keys) == 1 or (len(keys) == 2 and keys[1] in _PASSED))
+    nested = keys[0] == "kafka" and isinstance(value, (dict, list, tuple))
+    return "***" if table or nested or is_secret(keys) else repr(value)[:60]
 
 
 def _complaints(error: ValidationError, origins: Mapping[Keys, str]) -> Iterator[str]:
@@ -147,7 +161,7 @@ def _complaints(error: ValidationError, origins: Mapping[Keys, str]) -> Iterator
         expected = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         missing = fault["type"] == "missing"
         expected = "a value" if missing else expected
-        found = "nothing" if missing else "***" if is_secret(keys) else repr(fault["input"])[:60]
+        found = "nothing" if missing else tellable(keys, fault["input"])
         yield f"{'.'.join(keys)}: expected {expected}, found {found}" + (
             f" ({where})" if where else ""
         )
@@ -208,8 +222,8 @@ def _yaml(path: Path, text: str) -> tuple[Tree, Any]:
     try:
         tree = yaml.safe_load(text) or {}
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {_yaml_fault(error)}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected sections with keys, found {type(tree).__name__}")
 
@@ -223,3 +237,10 @@ def _yaml(path: Path, text: str) -> tuple[Tree, Any]:
         return line
 
     return tree, line_of
+
+
+def _yaml_fault(error: Exception) -> str:
+    """What and where, without the line itself: it may hold a secret."""
+    what = getattr(error, "problem", None) or type(error).__name__
+    mark = getattr(error, "problem_mark", None)
+    return f"{what} (line {mark.line + 1}, column {mark.column + 1})" if mark else str(what)

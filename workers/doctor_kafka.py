@@ -8,6 +8,7 @@ from stream_mtl.config import Config
 from stream_mtl.errors import BrokerUnavailable, StreamMtlError
 from stream_mtl.kafka.reach import principal
 from stream_mtl.kafka.rights import Right, grant_line, missing
+from stream_mtl.kafka.settings import insecurities
 from stream_mtl.kafka.survey import Survey, TopicSurvey, survey
 from stream_mtl.kafka.topics import input_topics, plan
 from workers.doctor import Finding
@@ -32,7 +33,13 @@ def examine_broker(config: Config) -> list[Finding]:
         ]
     except StreamMtlError as error:
         return [Finding("broker access", "fail", str(error), "correct [kafka.client] or the ACLs")]
-    return [*judge(config, seen), *_rights(config, lacking)]
+    return [*judge(config, seen), *_rights(config, lacking), *_security(config)]
+
+
+def _security(config: Config) -> Iterator[Finding]:
+    for said in insecurities(config):
+        where, _, what = said.partition(": ")
+        yield Finding(f"security of {where}", "warn", what, "see docs/security.md")
 
 
 def _rights(config: Config, lacking: list[Right]) -> Iterator[Finding]:
