@@ -27,6 +27,17 @@ SECRET = re.compile(
     r"passw|passphrase|secret|oauthbearer\.(config|extensions)|key\.pem|private|token(?!\.endpoint)|credential",
     re.I,
 )
+_MOST, _DEEPEST = 10_000, 20  # of a file: YAML's aliases can make a few lines endless
+# What PyYAML raises, besides its own, for values that are not of their tag.
+_UNREADABLE = (
+    RecursionError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+)
 _PASSED = ("client", "consumer", "producer")  # handed on to librdkafka: any name, perhaps a secret
 
 
@@ -82,7 +93,11 @@ def read(path: str | Path) -> tuple[Tree, dict[Keys, str]]:
     raw, line_of = parse(path, "config file", "; `stream-mtl init` writes one")
     tree: Tree = {}
     origins: dict[Keys, str] = {}
-    for keys, value in _plain_values(raw):
+    for number, (keys, value) in enumerate(_plain_values(raw)):
+        if number > _MOST:
+            raise ConfigError(
+                f"{path}: expected at most {_MOST} settings; do aliases repeat themselves?"
+            )
         line = line_of(keys)
         origin = f"{path}:{line}" if line else str(path)
         place, kind = resolve(keys, origin)
@@ -183,6 +198,8 @@ def _is_section(kind: Any) -> bool:
 
 
 def _plain_values(tree: Mapping[Any, Any], prefix: Keys = ()) -> Iterator[tuple[Keys, Any]]:
+    if len(prefix) > _DEEPEST:
+        raise ConfigError(f"{'.'.join(prefix[:4])}: sections within sections without end")
     for name, value in tree.items():
         keys = (*prefix, str(name))
         if isinstance(value, dict) and value:
@@ -194,8 +211,8 @@ def _plain_values(tree: Mapping[Any, Any], prefix: Keys = ()) -> Iterator[tuple[
 def _toml(path: Path, text: str) -> tuple[Tree, Any]:
     try:
         tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
     lines: dict[Keys, int] = {}
     table: Keys = ()
     for number, line in enumerate(text.splitlines(), 1):
@@ -222,7 +239,7 @@ def _yaml(path: Path, text: str) -> tuple[Tree, Any]:
     try:
         tree = yaml.safe_load(text) or {}
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, *_UNREADABLE) as error:
         raise ConfigError(f"{path} is not valid YAML: {_yaml_fault(error)}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected sections with keys, found {type(tree).__name__}")

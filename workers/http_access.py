@@ -7,7 +7,6 @@ one of a password on stdin. Files are read once, at the start.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import ipaddress
@@ -64,7 +63,7 @@ class Passwords:
         try:
             name, colon, password = base64.b64decode(rest, validate=True).partition(b":")
             user = name.decode()
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no base64, or no text
             return False
         if scheme.lower() != "basic" or not colon:
             return False

@@ -332,7 +332,7 @@ def test_numbers_are_for_those_with_a_password_and_health_for_probes(
         for _ in range(2):  # the second time it is remembered
             assert _authorised(endpoint, _basic("prometheus:pa:ss")) == 200
         wrong = [None, "", "Basic", "Basic !", "Bearer x", _basic("prometheus:pass"), _basic("prometheus"),
-                 _basic("root:pa:ss"), _basic("prometheus:"), "Basic " + "/" * 4]  # fmt: skip
+                 _basic("root:pa:ss"), _basic("prometheus:"), "Basic " + "/" * 4, "Basic \xe9"]  # fmt: skip
         assert {_authorised(endpoint, one) for one in wrong} == {401}
         assert _authorised(endpoint, None, "/healthz") == 200
 
