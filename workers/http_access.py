@@ -124,7 +124,7 @@ def _tls(config: Section) -> ssl.SSLContext | None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         # An encrypted key would make OpenSSL ask on the terminal, of a worker that has none.
-        context.load_cert_chain(config.tls_cert_file, config.tls_key_file or None, password="")
+        context.load_cert_chain(config.tls_cert_file, config.tls_key_file or None, lambda: b"")
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"metrics.tls_cert_file {config.tls_cert_file} with tls_key_file {config.tls_key_file or '(the same)'}:"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -199,6 +201,24 @@ def test_the_doctor_names_missing_rights(kafka: SecuredKafka, config: Config) ->
     assert found[f"right to {lacking}"].remedy == grant_line(lacking, f"User:{WORKER}", kafka.sasl)
     allow(kafka, config)
     assert next(one for one in examine_broker(config) if one.name == "rights").status == "ok"
+
+
+def test_the_command_that_is_printed_grants_the_right(
+    kafka: SecuredKafka, config: Config, kafka_jars: Path, tmp_path: Path
+) -> None:
+    """As an administrator would run it: the script of Kafka's tools is this class."""
+    lacking = right_of(config, RIGHTS[3])
+    allow(kafka, config, but=lacking)
+    line = grant_line(lacking, f"User:{WORKER}", kafka.server.bootstrap)
+    name, *arguments = shlex.split(line)
+    assert name == "kafka-acls.sh"
+    (tmp_path / "ADMIN.properties").write_text("")
+    tool = ["java", "-cp", f"{kafka_jars}/*", "org.apache.kafka.tools.AclCommand"]
+    subprocess.run([*tool, *arguments], cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    deadline = time.monotonic() + 30
+    while missing(config):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_without_transactions_no_transactional_id_is_needed(
