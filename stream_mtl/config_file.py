@@ -247,7 +247,8 @@ def _yaml(path: Path, text: str) -> tuple[Tree, Any]:
     def line_of(keys: Keys) -> int | None:
         at, line = node, None
         for key in keys:
-            pair = next((p for p in getattr(at, "value", ()) if p[0].value == key), None)
+            pairs = at.value if isinstance(at, yaml.MappingNode) else ()
+            pair = next((p for p in pairs if p[0].value == key), None)
             if pair is None:
                 break
             line, at = pair[0].start_mark.line + 1, pair[1]
