@@ -146,6 +146,12 @@ def test_a_file_without_end_is_one_message(tmp_path: Path, text: str) -> None:
         settings.load(_file(tmp_path, text, "bad.yaml"))
 
 
+def test_a_key_that_is_there_twice_does_not_confuse_the_lines(tmp_path: Path) -> None:
+    """YAML lets the last one hold, whatever the first one was."""
+    file = _file(tmp_path, "topics: x\ntopics:\n  events: [a]\n", "twice.yaml")
+    assert settings.load(file).config.topics.events == ("a",)
+
+
 def test_the_name_of_a_secret_file_is_shown(tmp_path: Path) -> None:
     """It is what an operator looks for when the login fails."""
     file = _file(tmp_path, '[kafka.client]\n"sasl.password_file" = "/run/secrets/kafka"\n')
