@@ -91,9 +91,8 @@ class _Server(ThreadingHTTPServer):
         assert isinstance(request, socket.socket)
         try:
             request.settimeout(_TIMEOUT_S)
-            if (
-                self.access.tls is not None
-            ):  # here, or a client that says nothing would hold up all others
+            # The handshake is here, in the connection's own thread: a silent client must hold up no other.
+            if self.access.tls is not None:
                 request = self.access.tls.wrap_socket(request, server_side=True)
             super().process_request_thread(request, client_address)
         except OSError:
