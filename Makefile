@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types layers unit integration bench bench-learning soak broker schemas lock clean
+.PHONY: help install demo test lint format types layers unit integration bench bench-learning soak broker schemas lock audit sbom clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -71,6 +71,18 @@ broker: install ## a real local Apache Kafka in the foreground
 lock: install ## resolve requirements.lock anew
 	$(UV) pip compile pyproject.toml --extra minilm --extra tune --extra bench --extra dev \
 		--generate-hashes --no-emit-index-url --python-version 3.11 --universal --quiet --upgrade -o requirements.lock
+
+# The auditors have their own dependencies, which are kept out of ours; their versions are pinned here.
+audit: install ## known vulnerabilities of what is locked, and bandit over our code
+	$(UV) tool run --from bandit==1.9.4 bandit -q -c pyproject.toml -r stream_mtl workers schemas
+	$(BIN)/python .ci/audit.py $(UV) tool run --from pip-audit==2.10.1 pip-audit --require-hashes --disable-pip \
+		-r requirements.lock
+
+sbom: install ## what is installed, as CycloneDX JSON: build/sbom.json
+	@mkdir -p build
+	$(UV) tool run --from cyclonedx-bom==7.5.0 cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		--of JSON -o build/sbom.json $(BIN)/python
+	@echo build/sbom.json
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

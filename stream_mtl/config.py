@@ -57,10 +57,12 @@ class Kafka(Section):
     delivery: Literal["exactly_once", "at_least_once"] = "exactly_once"
     transaction_timeout_ms: Positive = 10_000
     client: dict[str, str | int | float | bool] = Field(
-        default_factory=dict, description="librdkafka keys, all clients"
+        default_factory=dict,
+        repr=False,  # may hold a password, and a config may end in a traceback
+        description="librdkafka keys, all clients; KEY_file names a file with the value of KEY",
     )
-    consumer: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    producer: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    consumer: dict[str, str | int | float | bool] = Field(default_factory=dict, repr=False)
+    producer: dict[str, str | int | float | bool] = Field(default_factory=dict, repr=False)
 
 
 class Source(Section):
@@ -335,7 +337,15 @@ class DeadLetters(Section):
 
 
 class Metrics(Section):
-    address: str = "127.0.0.1:9108"
+    """Where the numbers are to be had, and by whom. Files are read at the start."""
+
+    address: str = Field("127.0.0.1:9108", description="HOST:PORT, or off")
+    tls_cert_file: str = Field("", description="PEM; with it the endpoint speaks TLS only")
+    tls_key_file: str = Field("", description="PEM; empty = in tls_cert_file")
+    client_ca_file: str = Field("", description="PEM; clients must show a certificate of this CA")
+    basic_auth_file: str = Field(
+        "", description="user:hash lines that may read /metrics; python -m workers.http_access USER"
+    )
 
 
 class Config(Section):

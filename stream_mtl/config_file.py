@@ -23,7 +23,22 @@ from stream_mtl.errors import ConfigError
 
 Keys = tuple[str, ...]
 Tree = dict[str, Any]
-SECRET = re.compile(r"password|secret|oauthbearer\.config|\.key\.pem|token|credential", re.I)
+SECRET = re.compile(
+    r"passw|passphrase|secret|oauthbearer\.(config|extensions)|key\.pem|private|token(?!\.endpoint)|credential",
+    re.I,
+)
+_MOST, _DEEPEST = 10_000, 20  # of a file: YAML's aliases can make a few lines endless
+# What PyYAML raises, besides its own, for values that are not of their tag.
+_UNREADABLE = (
+    RecursionError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+)
+_PASSED = ("client", "consumer", "producer")  # handed on to librdkafka: any name, perhaps a secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +93,11 @@ def read(path: str | Path) -> tuple[Tree, dict[Keys, str]]:
     raw, line_of = parse(path, "config file", "; `stream-mtl init` writes one")
     tree: Tree = {}
     origins: dict[Keys, str] = {}
-    for keys, value in _plain_values(raw):
+    for number, (keys, value) in enumerate(_plain_values(raw)):
+        if number > _MOST:
+            raise ConfigError(
+                f"{path}: expected at most {_MOST} settings; do aliases repeat themselves?"
+            )
         line = line_of(keys)
         origin = f"{path}:{line}" if line else str(path)
         place, kind = resolve(keys, origin)
@@ -132,7 +151,17 @@ def load(path: str | Path) -> Config:
 
 
 def is_secret(keys: Sequence[str]) -> bool:
-    return keys[0] == "kafka" and SECRET.search(".".join(keys)) is not None
+    """Must the value never be shown? The name of a file that holds a secret is none."""
+    if keys[0] != "kafka" or keys[-1].endswith(("_file", ".location")):
+        return False
+    return SECRET.search(".".join(keys)) is not None
+
+
+def tellable(keys: Sequence[str], value: object) -> str:
+    """A wrong value for a message, shortened; *** where it is or may hold a secret."""
+    table = keys[0] == "kafka" and (len(keys) == 1 or (len(keys) == 2 and keys[1] in _PASSED))
+    nested = keys[0] == "kafka" and isinstance(value, (dict, list, tuple))
+    return "***" if table or nested or is_secret(keys) else repr(value)[:60]
 
 
 def _complaints(error: ValidationError, origins: Mapping[Keys, str]) -> Iterator[str]:
@@ -147,7 +176,7 @@ def _complaints(error: ValidationError, origins: Mapping[Keys, str]) -> Iterator
         expected = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         missing = fault["type"] == "missing"
         expected = "a value" if missing else expected
-        found = "nothing" if missing else "***" if is_secret(keys) else repr(fault["input"])[:60]
+        found = "nothing" if missing else tellable(keys, fault["input"])
         yield f"{'.'.join(keys)}: expected {expected}, found {found}" + (
             f" ({where})" if where else ""
         )
@@ -169,6 +198,8 @@ def _is_section(kind: Any) -> bool:
 
 
 def _plain_values(tree: Mapping[Any, Any], prefix: Keys = ()) -> Iterator[tuple[Keys, Any]]:
+    if len(prefix) > _DEEPEST:
+        raise ConfigError(f"{'.'.join(prefix[:4])}: sections within sections without end")
     for name, value in tree.items():
         keys = (*prefix, str(name))
         if isinstance(value, dict) and value:
@@ -180,8 +211,8 @@ def _plain_values(tree: Mapping[Any, Any], prefix: Keys = ()) -> Iterator[tuple[
 def _toml(path: Path, text: str) -> tuple[Tree, Any]:
     try:
         tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
     lines: dict[Keys, int] = {}
     table: Keys = ()
     for number, line in enumerate(text.splitlines(), 1):
@@ -208,18 +239,26 @@ def _yaml(path: Path, text: str) -> tuple[Tree, Any]:
     try:
         tree = yaml.safe_load(text) or {}
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    except (yaml.YAMLError, *_UNREADABLE) as error:
+        raise ConfigError(f"{path} is not valid YAML: {_yaml_fault(error)}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected sections with keys, found {type(tree).__name__}")
 
     def line_of(keys: Keys) -> int | None:
         at, line = node, None
         for key in keys:
-            pair = next((p for p in getattr(at, "value", ()) if p[0].value == key), None)
+            pairs = at.value if isinstance(at, yaml.MappingNode) else ()
+            pair = next((p for p in pairs if p[0].value == key), None)
             if pair is None:
                 break
             line, at = pair[0].start_mark.line + 1, pair[1]
         return line
 
     return tree, line_of
+
+
+def _yaml_fault(error: Exception) -> str:
+    """What and where, without the line itself: it may hold a secret."""
+    what = getattr(error, "problem", None) or type(error).__name__
+    mark = getattr(error, "problem_mark", None)
+    return f"{what} (line {mark.line + 1}, column {mark.column + 1})" if mark else str(what)

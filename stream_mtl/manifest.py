@@ -89,6 +89,7 @@ def folder_name(manifest: Manifest, raw: bytes) -> str:
 def parse(name: str, raw: bytes) -> Manifest:
     """The manifest of folder `name`; CheckpointCorrupt unless every byte is as it was written."""
     try:
+        json.loads(raw, object_pairs_hook=_once)
         manifest = Manifest.model_validate_json(raw)
     except (ValidationError, ValueError, RecursionError) as error:
         raise CheckpointCorrupt(f"{name}: {MANIFEST} is not a valid manifest") from error
@@ -100,3 +101,11 @@ def parse(name: str, raw: bytes) -> Manifest:
             "the file or the name was changed after it was written"
         )
     return manifest
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """ValueError for a key that is there twice: readers differ in which one they take."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is there twice")
+    return found

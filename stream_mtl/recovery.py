@@ -245,7 +245,23 @@ def restore(fold: Fold, start: Start) -> None:
     """Put the checkpoint's state into the fold; StateError when it does not come back as it was saved."""
     if start.state is None or start.manifest is None:
         return
-    fold.restore(start.state)
+    own = fold.state()
+    for name, value in start.state.items():
+        there, here = (getattr(one, "dtype", None) for one in (value, own.get(name)))
+        if name in own and there != here:
+            raise StateError(
+                f"checkpoint {start.name}: {name} is {there or 'no tensor'}, expected {here or 'no tensor'};"
+                " it is of another release or not of this worker"
+            )
+    try:
+        fold.restore(start.state)
+    except StateError:
+        raise
+    except Exception as error:  # what a state of a stranger does to a component, nobody can list
+        raise StateError(
+            f"checkpoint {start.name} was read whole, but is no state of this config"
+            f" ({type(error).__name__} while restoring). Use the state folder of this app, or --cold-start"
+        ) from error
     if fold.state_digest() != start.manifest.state_digest:
         raise StateError(
             f"checkpoint {start.name} was read whole, but the restored state has another digest; a "

@@ -12,4 +12,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, strict=False)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        strict=False,
+        hide_input_in_errors=True,  # a wrong value may be a password, and a traceback is kept
+    )

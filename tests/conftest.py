@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from stream_mtl.config import Config
 from stream_mtl.errors import ConfigError
 from stream_mtl.kafka.server import KafkaServer, fetch_jars, require_java
 from workers.broker import jars_folder
 
+settings.register_profile("soak", max_examples=20_000, deadline=None)  # --hypothesis-profile=soak
 ConfigFactory = Callable[..., Config]
 
 

@@ -16,6 +16,7 @@ from stream_mtl.config import Config
 from workers import output
 from workers.audience import Audience, Shop
 from workers.http import Endpoint
+from workers.http_access import access
 from workers.observer import Several
 from workers.options import STARTED, Call, Flag
 from workers.progress import progress
@@ -43,7 +44,9 @@ def run_demo(call: Call, demo: Demo) -> dict[str, Any]:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stream-mtl-demo-")))
         config = stack.enter_context(_broker(call, demo, scratch))
         metrics, health = _metrics(config), Health()
-        endpoint = stack.enter_context(Endpoint(config.metrics.address, metrics, health))
+        endpoint = stack.enter_context(
+            Endpoint(config.metrics.address, metrics, health, access(config.metrics))
+        )
         _introduce(config, demo, endpoint.url)
         shop = Shop(config, demo.scenario, demo.events, demo.seed, stop)
         audience = stack.enter_context(Audience(config, shop, STARTED))

@@ -32,7 +32,19 @@ class Finding:
 def examine(config: Config) -> list[Finding]:
     """All findings on this machine; with `kafka.bootstrap` those of the broker too (workers.doctor_kafka)."""
     findings: list[Finding] = []
-    for look in (_python, _packages, _torch, _kafka_client, _encoder, _model, _state, _disk, _java):
+    looks = (
+        _python,
+        _packages,
+        _torch,
+        _kafka_client,
+        _encoder,
+        _model,
+        _state,
+        _disk,
+        _java,
+        _metrics,
+    )
+    for look in looks:
         findings += _guarded(look, config)
     if config.kafka.bootstrap:
         from workers.doctor_kafka import examine_broker
@@ -174,3 +186,12 @@ def _java(config: Config) -> Iterator[Finding]:
     found = f"java {java or 'missing'}, maven {'found' if maven else 'missing'}"
     remedy = "" if good else "only `broker up` needs them: a JDK of 17 or newer, and Maven"
     yield Finding("local kafka", "ok" if good else "warn", found, remedy)
+
+
+def _metrics(config: Config) -> Iterator[Finding]:
+    """The endpoint's files can be read, and it is not open to everybody by accident."""
+    from workers.http_access import access, exposure
+
+    access(config.metrics)
+    said = exposure(config.metrics)
+    yield Finding("metrics endpoint", "warn" if said else "ok", config.metrics.address, said)

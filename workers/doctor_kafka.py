@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping
 
 from stream_mtl.config import Config
 from stream_mtl.errors import BrokerUnavailable, StreamMtlError
+from stream_mtl.kafka.reach import principal
+from stream_mtl.kafka.rights import Right, grant_line, missing
+from stream_mtl.kafka.settings import insecurities
 from stream_mtl.kafka.survey import Survey, TopicSurvey, survey
 from stream_mtl.kafka.topics import input_topics, plan
 from workers.doctor import Finding
@@ -18,6 +21,7 @@ def examine_broker(config: Config) -> list[Finding]:
     """What the broker says; one failed finding `broker` when it does not answer."""
     try:
         seen = survey(config, tuple(plan(config)))
+        lacking = missing(config)
     except BrokerUnavailable as error:
         return [
             Finding(
@@ -29,7 +33,25 @@ def examine_broker(config: Config) -> list[Finding]:
         ]
     except StreamMtlError as error:
         return [Finding("broker access", "fail", str(error), "correct [kafka.client] or the ACLs")]
-    return [*judge(config, seen)]
+    return [*judge(config, seen), *_rights(config, lacking), *_security(config)]
+
+
+def _security(config: Config) -> Iterator[Finding]:
+    for said in insecurities(config):
+        where, _, what = said.partition(": ")
+        yield Finding(f"security of {where}", "warn", what, "see docs/security.md")
+
+
+def _rights(config: Config, lacking: list[Right]) -> Iterator[Finding]:
+    who = principal(config)
+    for one in lacking:
+        remedy = grant_line(one, who, config.kafka.bootstrap)
+        yield Finding(f"right to {one}", "fail", f"{who} has it not ({one.why})", remedy)
+    if not lacking:
+        found = (
+            f"{who} has those on topics and group; that on the transactional id shows at a start"
+        )
+        yield Finding("rights", "ok", found)
 
 
 def judge(config: Config, seen: Survey) -> Iterator[Finding]:

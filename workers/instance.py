@@ -72,7 +72,7 @@ class InstanceLock:
 
 def _instance_id(path: Path) -> str:
     """The id in the file, made on first use; written whole or not at all."""
-    if path.exists() and _ID.fullmatch(known := path.read_text().strip()):
+    if path.exists() and _ID.fullmatch(known := path.read_text(errors="replace").strip()):
         return known
     fresh = secrets.token_hex(8)
     beside = path.with_suffix(".new")

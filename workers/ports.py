@@ -109,13 +109,15 @@ def kafka_ports(config: Config, incarnation: str, stop: Stopped, failpoint: Fail
     from stream_mtl import build
     from stream_mtl.composition import choose_device
     from stream_mtl.environment import environment
-    from stream_mtl.kafka import ledger_log, topics
+    from stream_mtl.kafka import ledger_log, rights, topics
     from stream_mtl.kafka.plain_sink import AtLeastOnceSink
     from stream_mtl.kafka.sink import TransactionalSink
     from stream_mtl.kafka.source import Source
 
     def prepare() -> Mapping[str, TopicIdentity]:
-        topics.ensure_topics(config)
+        rights.require(config)
+        if topics.ensure_topics(config):
+            rights.require(config)  # of a topic that was not there nothing could be said
         return topics.identities(config)
 
     def committed() -> Mapping[Partition, int]:

@@ -66,7 +66,8 @@ def assignment(text: str) -> tuple[str, str, str]:
     """`a.b=value` as one flag for `load`."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set expected KEY=VALUE, found {text!r}; example: cut.interval_ms=300")
+        found = repr(key) if not equals else "no key before ="  # what follows it may be a secret
+        raise ConfigError(f"--set expected KEY=VALUE, found {found}; example: cut.interval_ms=300")
     return key.strip(), value, f"--set {key.strip()}"
 
 
@@ -128,7 +129,8 @@ def _value(text: str, kind: Any, key: str, origin: str) -> Any:
             return json.loads(text)
         except ValueError as error:
             what = "a JSON object" if table else "a JSON list"
-            raise ConfigError(f"{key}: expected {what}, found {text[:60]!r} ({origin})") from error
+            found = config_file.tellable(key.split("."), text)
+            raise ConfigError(f"{key}: expected {what}, found {found} ({origin})") from error
     if origin_type is tuple:
         return [part.strip() for part in text.split(",") if part.strip()]
     return text

@@ -52,7 +52,7 @@ SECTIONS = {
     "drift": "Alarms when a task's quality changes: adwin, page_hinkley, kswin.",
     "checkpoint": "Kept in `state`; the ledger covers what came after the newest one.",
     "dlq": "Dead letters.",
-    "metrics": '/metrics, /healthz, /readyz; "off" for none.',
+    "metrics": "/metrics, /healthz, /readyz. Beyond this machine only with TLS and passwords or certificates.",
 }
 
 

@@ -10,7 +10,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from stream_mtl.config import Config
 from stream_mtl.errors import BrokerUnavailable, PositionLost
 from stream_mtl.kafka.bounds import bounds
-from stream_mtl.kafka.faults import CALL_S, error_of, explain
+from stream_mtl.kafka.faults import CALL_S, error_of, explain, is_denied
+from stream_mtl.kafka.rights import explain_denial
 from stream_mtl.kafka.settings import consumer_settings, open_consumer
 from stream_mtl.kafka.topics import input_topics
 
@@ -96,6 +97,8 @@ def _read_to_end(consumer: Consumer, config: Config, start: int) -> list[tuple[i
                 records.append((message.offset(), message.value() or b""))
             elif error.code() == KafkaError._PARTITION_EOF:
                 return records
+            elif is_denied(error):
+                raise explain_denial(error, f"reading the ledger {topic}", config)
             elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
                 low, high = _bounds(consumer, config)
                 raise PositionLost(

@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaException, Producer
 from stream_mtl.config import Config
 from stream_mtl.errors import BrokerUnavailable
 from stream_mtl.failpoints import Failpoint, unarmed
-from stream_mtl.kafka.faults import error_of, explain, is_denied
+from stream_mtl.kafka.faults import error_of, is_denied
 from stream_mtl.kafka.ledger_log import last_record
 from stream_mtl.kafka.ownership import Place
 from stream_mtl.kafka.publication import (
@@ -28,6 +28,7 @@ from stream_mtl.kafka.publication import (
     offsets,
     published,
 )
+from stream_mtl.kafka.rights import explain_denial
 from stream_mtl.kafka.settings import (
     consumer_settings,
     open_consumer,
@@ -138,7 +139,7 @@ class AtLeastOnceSink:
         if not failed:
             return [message for _, message in receipts]
         if is_denied(failed[0]):
-            raise explain(failed[0], f"publishing cut {number}", self._config.kafka.bootstrap)
+            raise explain_denial(failed[0], f"publishing cut {number}", self._config)
         self._recreations.append("other")
         self._drop()
         self._producer = open_producer(producer_settings(self._config))
@@ -163,7 +164,7 @@ class AtLeastOnceSink:
                 fault = error_of(error)
                 if is_denied(fault) or self._stop() or time.monotonic() > deadline:
                     doing = f"committing offsets of cut {number}"
-                    raise explain(fault, doing, self._config.kafka.bootstrap) from None
+                    raise explain_denial(fault, doing, self._config) from None
             time.sleep(0.1)
 
     def _drop(self) -> None:

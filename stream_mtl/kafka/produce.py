@@ -13,7 +13,7 @@ from stream_mtl.config import Config
 from stream_mtl.cut import Headers
 from stream_mtl.errors import BrokerUnavailable
 from stream_mtl.kafka.bounds import bounds
-from stream_mtl.kafka.faults import CALL_S, error_of, explain
+from stream_mtl.kafka.faults import CALL_S, error_of, explain, is_denied
 from stream_mtl.kafka.settings import (
     consumer_settings,
     open_consumer,
@@ -124,6 +124,8 @@ class ScoreReader:
                 self._ends.add(message.partition())
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:  # the log's start moved meanwhile
                 self._consumer.seek(self._start(message.partition()))
+            elif is_denied(error):
+                raise explain(error, f"reading {self._topic}", self._config.kafka.bootstrap)
         return records
 
     def read_to_end(self, timeout_s: float = 30.0) -> list[Published]:

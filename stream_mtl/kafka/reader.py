@@ -22,8 +22,9 @@ from stream_mtl.config import Config
 from stream_mtl.cut import Record
 from stream_mtl.errors import BrokerUnavailable, PositionLost, TopicChanged
 from stream_mtl.kafka.bounds import bounds
-from stream_mtl.kafka.faults import explain, is_denied, is_missing
+from stream_mtl.kafka.faults import is_denied, is_missing
 from stream_mtl.kafka.ownership import Place, owned
+from stream_mtl.kafka.rights import explain_denial
 from stream_mtl.kafka.settings import consumer_settings, open_consumer
 from stream_mtl.kafka.topics import check_identities, identities
 
@@ -258,7 +259,7 @@ class Reader:
             elif is_missing(error):
                 check_identities(self._identity, identities(self._config))
             elif error.fatal() or is_denied(error):
-                raise explain(error, f"reading {place[0]}", self._config.kafka.bootstrap)
+                raise explain_denial(error, f"reading {place[0]}", self._config)
             else:  # passes by itself: a leader moves, a broker restarts
                 _LOG.info("reading %s: %s", place[0], error.name())
 

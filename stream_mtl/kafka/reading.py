@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from stream_mtl.config import Config
 from stream_mtl.cut import Record
 from stream_mtl.errors import BrokerUnavailable, ConfigError
-from stream_mtl.kafka.faults import CALL_S, error_of, explain
+from stream_mtl.kafka.faults import CALL_S, error_of, explain, is_denied
 from stream_mtl.kafka.settings import consumer_settings, open_consumer
 
 _PATIENCE_S = 30.0  # without any news
@@ -84,6 +84,8 @@ def _records(
             if error is not None:
                 if error.code() == KafkaError._PARTITION_EOF:
                     open_partitions.discard(number)
+                elif is_denied(error):
+                    raise explain(error, f"reading {topic}", config.kafka.bootstrap)
                 continue
             if number in open_partitions:
                 yield _record(message)

@@ -118,7 +118,7 @@ def fetch_jars(folder: Path) -> Path:
     return folder
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports free at this moment, all different (held open together while they are picked)."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
@@ -138,15 +138,19 @@ def _cluster_id() -> str:
 class KafkaServer:
     """One broker process. `with KafkaServer(folder, jars=jars) as server: ... server.bootstrap`.
 
-    Port 0 picks a free one, kept over restarts of this object. No process is left behind: when ours
+    Port 0 picks a free one, kept over restarts of this object. `properties` are further lines of
+    server.properties; one of them that names a key of ours wins. No process is left behind: when ours
     dies, however, a guard ends the broker.
     """
 
-    def __init__(self, folder: Path, port: int = 0, *, jars: Path, heap_mb: int = 512) -> None:
+    def __init__(
+        self, folder: Path, port: int = 0, *, jars: Path, heap_mb: int = 512, properties: str = ""
+    ) -> None:
         self._folder = folder
+        self._properties = properties
         self._jars = jars
         self._heap_mb = heap_mb
-        spare, controller = _free_ports(2)
+        spare, controller = free_ports(2)
         self._port = port or spare
         self._controller = controller
         self._process: subprocess.Popen[bytes] | None = None
@@ -224,9 +228,9 @@ class KafkaServer:
     def _prepare(self) -> None:
         data = self._folder / "data"
         self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / "server.properties").write_text(
-            _PROPERTIES.format(port=self._port, controller=self._controller, data=data.resolve())
-        )
+        ours = _PROPERTIES.format(port=self._port, controller=self._controller, data=data.resolve())
+        more = self._properties.format(port=self._port, controller=self._controller)
+        (self._folder / "server.properties").write_text(ours + more)
         if (data / "meta.properties").exists():
             return
         how = ["format", "--standalone", "-t", _cluster_id(), "-c", "server.properties"]

@@ -27,6 +27,9 @@ REFUSED: Mapping[str, str] = {
     "enable.partition.eof": "the end of a partition is known by this event alone",
     "group.id": "it follows from app",
     "isolation.level": "aborted records must stay invisible",
+    "plugin.library.paths": "it loads code into the worker",
+    "sasl.kerberos.kinit.cmd": "it runs a shell; keep the ticket fresh beside the worker",
+    "ssl.engine.location": "it loads code into the worker",
     "test.mock.num.brokers": "it would give every client a cluster of its own",
     "transactional.id": "it follows from app, and fences a second worker",
 }
@@ -143,18 +146,41 @@ def _passed(section: str, given: Mapping[str, Setting]) -> Settings:
         if name in REFUSED:
             raise ConfigError(f"{section}: {name} may not be set: {REFUSED[name]}; remove it")
         passed[name] = value if name == key else _secret(section, key, str(value))
-    if str(passed.get("security.protocol", "")).lower() == "sasl_plaintext":
-        logging.getLogger("stream_mtl.kafka").warning(
-            "%s: SASL without TLS sends credentials in the clear", section
-        )
     return passed
+
+
+def insecurities(config: Config) -> list[str]:
+    """What is allowed and dangerous, in words; to be said once a run."""
+    said = []
+    for section in ("client", "consumer", "producer"):
+        given = getattr(config.kafka, section)
+        values = {key: str(value).lower() for key, value in given.items()}
+        if values.get("security.protocol") == "sasl_plaintext":
+            said.append(
+                f"kafka.{section}: SASL without TLS sends what it reads and writes, and with PLAIN the password,"
+                " in the clear; use security.protocol = SASL_SSL"
+            )
+        if values.get("enable.ssl.certificate.verification") == "false":
+            said.append(
+                f"kafka.{section}: the broker's certificate is not looked at; anybody may be it"
+            )
+        elif values.get("ssl.endpoint.identification.algorithm") == "none":
+            said.append(
+                f"kafka.{section}: the broker's name is not looked at; any holder of a certificate may be it"
+            )
+    return said
 
 
 def _secret(section: str, key: str, path: str) -> str:
     try:
-        return Path(path).read_text().strip()
+        secret = Path(path).read_text(encoding="utf-8").strip()
     except OSError as error:
         raise ConfigError(f"{section}: {key} cannot be read: {error.strerror}: {path}") from None
+    except ValueError:
+        raise ConfigError(f"{section}: {key}: {path} is not UTF-8 text") from None
+    if not secret or "\0" in secret:
+        raise ConfigError(f"{section}: {key}: expected the value in {path}, found nothing usable")
+    return secret
 
 
 def _open(kind: Any, settings: Settings) -> Any:

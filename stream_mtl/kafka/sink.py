@@ -35,10 +35,11 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from stream_mtl.config import Config
 from stream_mtl.errors import BrokerUnavailable, CommitIndefinite, ConfigError, Fenced
 from stream_mtl.failpoints import Failpoint, unarmed
-from stream_mtl.kafka.faults import CALL_S, error_of, explain, is_denied
+from stream_mtl.kafka.faults import CALL_S, error_of, is_denied
 from stream_mtl.kafka.ledger_log import last_record
 from stream_mtl.kafka.ownership import Place
 from stream_mtl.kafka.publication import Committed, Publication, ledger_wire, offsets, published
+from stream_mtl.kafka.rights import explain_denial
 from stream_mtl.kafka.settings import (
     consumer_settings,
     open_consumer,
@@ -223,7 +224,7 @@ class TransactionalSink:
                 " max.message.bytes of the score and dead-letter topics, or publish fewer items"
             )
         if is_denied(error):
-            raise explain(error, f"committing cut {number}", self._config.kafka.bootstrap)
+            raise explain_denial(error, f"committing cut {number}", self._config)
         if error.txn_requires_abort():
             self._abort(producer, number)
             raise _Aborted
@@ -298,7 +299,7 @@ class TransactionalSink:
                 if is_denied(fault) or self._stop() or time.monotonic() > deadline:
                     self._drop()
                     doing = f"opening {transactional_id(self._config)}"
-                    raise explain(fault, doing, self._config.kafka.bootstrap) from None
+                    raise explain_denial(fault, doing, self._config) from None
             time.sleep(0.1)
 
     def _initialise(self, producer: Producer) -> None:

@@ -10,8 +10,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 
 from stream_mtl.config import Config
-from stream_mtl.kafka.faults import error_of, explain
-from stream_mtl.kafka.settings import client_settings, open_admin
+from stream_mtl.kafka.reach import connect
 
 _ANSWER_S = 8.0  # a doctor does not wait long
 
@@ -39,11 +38,7 @@ def client_versions() -> tuple[str, str]:
 
 def survey(config: Config, names: tuple[str, ...]) -> Survey:
     """Raises BrokerUnavailable when nobody answers, ConfigError for credentials that are refused."""
-    admin = open_admin(client_settings(config))
-    try:
-        metadata = admin.list_topics(timeout=_ANSWER_S)
-    except KafkaException as error:
-        raise explain(error_of(error), "asking the broker", config.kafka.bootstrap) from None
+    admin, metadata = connect(config, "asking the broker", _ANSWER_S)
     there = {
         name: topic
         for name, topic in metadata.topics.items()

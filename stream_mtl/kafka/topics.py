@@ -15,7 +15,7 @@ from schemas.scores import TopicIdentity
 from stream_mtl.config import DAY, Config
 from stream_mtl.errors import ConfigError, TopicChanged
 from stream_mtl.kafka.faults import CALL_S, error_of, explain
-from stream_mtl.kafka.settings import client_settings, open_admin
+from stream_mtl.kafka.reach import connect
 
 INPUT_RETENTION_MS = 14 * DAY  # input holds people's data: under 30 days
 LEDGER_RETENTION_MS = 90 * DAY  # checkpoints anchor its hash chain, so older records may go
@@ -66,9 +66,9 @@ def ensure_topics(config: Config, retention_ms: int = INPUT_RETENTION_MS) -> lis
     Raises ConfigError when a topic is missing and may not be created, or when partition counts do not fit;
     BrokerUnavailable when nobody answers.
     """
-    admin = open_admin(client_settings(config))
+    admin, metadata = connect(config)
     planned = plan(config, retention_ms)
-    missing = [name for name in planned if name not in _partitions(admin, config)]
+    missing = [name for name in planned if name not in _counted(metadata)]
     if missing:
         _create(admin, config, {name: planned[name] for name in missing})
         _await_metadata(admin, config, missing)
@@ -81,19 +81,22 @@ def identities(config: Config) -> dict[str, TopicIdentity]:
 
     An id changes when a topic is created anew; it is "" where the broker knows none.
     """
-    admin = open_admin(client_settings(config))
-    metadata = _metadata(admin, config)
+    admin, metadata = connect(config)
     found = _counted(metadata)
     names = list(plan(config))
     _require(names, found, config)
-    embedded = (metadata.cluster_id or "").startswith(_MOCK)  # would not answer at all
-    ids = {} if embedded else _topic_ids(admin, names, config)
+    ids = {} if is_embedded(metadata) else _topic_ids(admin, names, config)
     return {name: TopicIdentity(id=ids.get(name, ""), partitions=found[name]) for name in names}
 
 
 def cluster_id(config: Config) -> str:
     """The broker's own name for its cluster; "" where it has none. BrokerUnavailable when nobody answers."""
-    return _metadata(open_admin(client_settings(config)), config).cluster_id or ""
+    return connect(config)[1].cluster_id or ""
+
+
+def is_embedded(metadata: ClusterMetadata) -> bool:
+    """Is it the broker inside a process, which does not answer most questions at all?"""
+    return (metadata.cluster_id or "").startswith(_MOCK)
 
 
 def check_identities(

@@ -18,6 +18,7 @@ from stream_mtl.kafka.settings import (
     REFUSED,
     client_settings,
     consumer_settings,
+    insecurities,
     open_consumer,
     producer_settings,
     quiet_logger,
@@ -93,6 +94,30 @@ def test_a_secret_comes_from_a_file(tmp_path: Path) -> None:
     assert client_settings(config_with(sasl__password_file=str(path)))["sasl.password"] == SECRET
     with pytest.raises(ConfigError, match=r"sasl\.password_file cannot be read"):
         client_settings(config_with(sasl__password_file=str(tmp_path / "absent")))
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"a\0b", b"\xff\xfe"])
+def test_a_secret_file_without_a_secret_is_named(tmp_path: Path, content: bytes) -> None:
+    """An empty password would look like a wrong one."""
+    path = tmp_path / "password"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"kafka\.client: sasl\.password_file: .*password"):
+        client_settings(config_with(sasl__password_file=str(path)))
+
+
+def test_what_is_dangerous_is_said() -> None:
+    """SASL without TLS, and TLS that looks at nothing; and nothing is said of what is in order."""
+    assert "in the clear" in insecurities(config_with(security__protocol="SASL_PLAINTEXT"))[0]
+    unlooked = config_with(enable__ssl__certificate__verification="False")
+    assert "anybody may be it" in insecurities(unlooked)[0]
+    nameless = config_with("consumer", ssl__endpoint__identification__algorithm="none")
+    assert "any holder of a certificate" in insecurities(nameless)[0]
+    assert insecurities(config_with(security__protocol="SASL_SSL")) == []
+
+
+def test_a_config_does_not_show_its_secrets() -> None:
+    """Its repr may stand in a traceback or in the report of a test."""
+    assert SECRET not in repr(config_with(sasl__password=SECRET))
 
 
 def test_an_unusable_setting_is_named_without_its_value() -> None:

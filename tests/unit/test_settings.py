@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+import traceback
 from pathlib import Path
 
 import jsonschema
@@ -96,6 +97,67 @@ def test_a_secret_is_neither_shown_nor_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         settings.load(bad)
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'kafka: {client: {"sasl.password": "hush", x}}\n- ',
+        'kafka: {client: ["hush"]}',
+        'kafka: {client: "hush"}',
+        'kafka: "hush"',
+        'kafka: {client: {"ssl.key.password": ["hush"]}}',
+    ],
+)
+def test_no_fault_of_a_file_tells_a_secret(tmp_path: Path, text: str) -> None:
+    """YAML's own message repeats the line, pydantic's the value."""
+    with pytest.raises(ConfigError) as caught:
+        settings.load(_file(tmp_path, text, "bad.yaml"))
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "hush" not in shown
+
+
+@pytest.mark.parametrize(
+    "flag", ["kafka.client=[hush", "kafka.client=hush", 'kafka={"client": {"sasl.password": "hush"', "=hush"]
+)  # fmt: skip
+def test_no_fault_of_a_flag_tells_a_secret(flag: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings.load(flags=[settings.assignment(flag)])
+    assert "hush" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "kafka: &a {client: *a}",
+        "tasks: {x: &a {kind: *a}}",
+        "x: &a [*a]",
+        "a: &a {" + ", ".join(f"k{i}: 1" for i in range(9)) + "}\n"
+        + "".join(f"{c}: &{c} {{" + ", ".join(f"k{i}: *{p}" for i in range(9)) + "}\n" for p, c in zip("abcdefgh", "bcdefghi", strict=True)),
+        "? [a, b]\n: c",
+        "a: 2001-99-99",
+        "a: !!int ''",
+        "[" * 5_000,
+    ],
+)  # fmt: skip
+def test_a_file_without_end_is_one_message(tmp_path: Path, text: str) -> None:
+    """Aliases that hold themselves or multiply, values that are not of their tag, depth."""
+    with pytest.raises(ConfigError):
+        settings.load(_file(tmp_path, text, "bad.yaml"))
+
+
+def test_a_key_that_is_there_twice_does_not_confuse_the_lines(tmp_path: Path) -> None:
+    """YAML lets the last one hold, whatever the first one was."""
+    file = _file(tmp_path, "topics: x\ntopics:\n  events: [a]\n", "twice.yaml")
+    assert settings.load(file).config.topics.events == ("a",)
+
+
+def test_the_name_of_a_secret_file_is_shown(tmp_path: Path) -> None:
+    """It is what an operator looks for when the login fails."""
+    file = _file(tmp_path, '[kafka.client]\n"sasl.password_file" = "/run/secrets/kafka"\n')
+    assert (
+        _shown(settings.load(file))["kafka.client.sasl.password_file"].value == "/run/secrets/kafka"
+    )
 
 
 def test_the_dots_of_a_librdkafka_key_survive_every_layer(tmp_path: Path) -> None:

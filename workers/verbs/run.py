@@ -40,8 +40,10 @@ def trainer(
 
     SIGTERM and Ctrl-C finish the cut, commit, checkpoint and leave with exit code 0.
     """
+    from stream_mtl.kafka.settings import insecurities
     from stream_mtl.metrics import Metrics
     from workers.http import Endpoint
+    from workers.http_access import access, exposure
     from workers.observer import Several
     from workers.progress import progress
     from workers.startup import TrainerOptions
@@ -60,11 +62,14 @@ def trainer(
     metrics, health = Metrics(config), Health()
     with (
         Stop() as stop,
-        Endpoint(config.metrics.address, metrics, health) as endpoint,
+        Endpoint(config.metrics.address, metrics, health, access(config.metrics)) as endpoint,
         progress("trainer") as shown,
     ):
         if endpoint.url:
             output.note(f"metrics: {endpoint.url}/metrics")
+        for warning in (exposure(config.metrics), *insecurities(config)):
+            if warning:
+                output.note(f"warning: {warning}")
         observer = Several([Watch(metrics, health), shown])
         summary = run_trainer(config, options, stop, observer)
     call.result(summary, output.summary_lines(summary))
