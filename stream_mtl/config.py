@@ -331,6 +331,16 @@ class DeadLetters(Section):
         0.2, description="rejected share within breaker_window that stops reading"
     )
     breaker_window: Positive = 1_000
+    breaker_reopen: Literal["probe", "resume"] = Field(
+        "probe",
+        description="reads again: after a rest, if a small cut is good; or by command alone",
+    )
+    breaker_rest_s: Positive = Field(
+        60, description="rest before the first probe; doubles with each bad one, up to an hour"
+    )
+    max_replays: Positive = Field(
+        3, description="how often `dlq replay` sends one record back to its topic"
+    )
 
 
 class Metrics(Section):
@@ -412,7 +422,7 @@ SECTION_CLASS: dict[str, KeyClass] = {
     "fine_tune": "shape",
     "gate": "soft",
     "checkpoint": "runtime",
-    "dlq": "soft",
+    "dlq": "runtime",  # when to read, and how a letter looks: nothing of it is in the state
     "metrics": "runtime",
 }
 

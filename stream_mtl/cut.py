@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 Headers = tuple[tuple[str, bytes | None], ...]
+Coordinates = tuple[str, int, int]  # topic, partition, offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ class Cut:
     published_at: (
         int | None
     )  # wall clock in ms, frozen with the cut; None in a backtest (event time then)
+    # Records that killed the worker before: refused unread. Recorded in the ledger, so a roll-forward obeys.
+    quarantined: frozenset[Coordinates] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Reject:
 
     record: Record
     reason: str
-    stage: str  # serde, join, learner
+    stage: str  # serde, join, learner, or worker: what died of it
     message: str = ""  # never record content
 
 

@@ -78,7 +78,8 @@ class Breaker:
 
     That is a broken producer, not poison: reading should stop instead of pouring a topic into the dead
     letters. Pure: it is fed counts, cut by cut. With fewer records than a window the share is still of
-    the whole window, so that one bad first record does not open it. Once open it stays so until `close`.
+    the whole window, so that one bad first record does not open it. Once open it stays so until `close`,
+    or a good `probe`. It decides when a worker reads, never what a cut does to the state.
     """
 
     def __init__(self, config: DeadLetters) -> None:
@@ -99,6 +100,21 @@ class Breaker:
             self._rejects -= old_rejects
         if self._rejects > self._share * max(self._records, self._window):
             self.open = True
+        return self.open
+
+    @property
+    def probe_records(self) -> int:
+        """How many records a probe reads at most."""
+        return max(1, self._window // 10)
+
+    def probe(self, records: int, rejects: int) -> bool:
+        """Judge a small cut that was read although the breaker is open: a good one closes it.
+
+        Gives whether it is open now. The limit is the share of what the probe read, not of a window.
+        """
+        if self.open and records and rejects <= self._share * records:
+            self.close()
+            return self.feed(records, rejects)
         return self.open
 
     def close(self) -> None:

@@ -49,7 +49,7 @@ class Pipeline:
 
     def step(self, cut: Cut) -> CutResult:
         """Fold one cut in; pure in (state, cut). Raises NumericError when learning has broken down."""
-        decoded = decode_all(cut.records, self.config.source, self.config.topics)
+        decoded = decode_all(cut.records, self.config.source, self.config.topics, cut.quarantined)
         event_time = max((e.time_ms for e in decoded.events), default=0)
         self._event_time = max(self._event_time, event_time)
         counts: Counter[str] = Counter(events=len(cut.records), rejected=len(decoded.rejects))

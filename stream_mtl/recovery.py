@@ -26,7 +26,7 @@ from stream_mtl.errors import (
     StateError,
 )
 from stream_mtl.failpoints import Failpoint, unarmed
-from stream_mtl.ledger import Context, Durable, Entry, Partition, links, ranges_of
+from stream_mtl.ledger import Context, Durable, Entry, Partition, cut_of, links, ranges_of
 from stream_mtl.manifest import Manifest
 from stream_mtl.state import State
 
@@ -254,9 +254,7 @@ def roll_forward(
     CheckpointMissing when a cut's input has expired.
     """
     for entry in start.cuts:
-        cut = Cut(
-            entry.cut, _read(read, entry, start), ranges_of(entry.record), entry.record.published_at
-        )
+        cut = cut_of(entry.record, _read(read, entry, start))
         fold.lineage = entry.record.lineage
         result = fold.step(cut)
         same_lineage = entry.record.lineage == start.last.record.lineage

@@ -96,17 +96,32 @@ class MemorySource:
     def heartbeat(self) -> Iterator[None]:
         yield
 
-    def next_cut(self, number: int, stop: Callable[[], bool] = lambda: False) -> Cut | None:
+    def next_cut(
+        self,
+        number: int,
+        stop: Callable[[], bool] = lambda: False,
+        at_most: int | None = None,
+    ) -> Cut | None:
         if self.at_end or stop():
             return None
-        ranges: list[Range] = []
-        for (topic, partition), at in self.positions.items():
+        stops: dict[Place, int] = {}
+        left = len(self.positions) * self._most if at_most is None else at_most
+        for place, at in self.positions.items():
             chance = int(torch.randint(0, self._most, (), generator=self._generator))
-            stop_at = min(at + chance, len(self._log.records[topic, partition]))
-            own = self._log.records[topic, partition][at:stop_at]
-            ranges.append(Range(topic, partition, at, stop_at, len(own), records_digest(own)))
+            stops[place] = min(at + min(chance, left), len(self._log.records[place]))
+            left -= stops[place] - at
+        return self.cut_until(number, stops)
+
+    def cut_until(self, number: int, stops: Mapping[Place, int]) -> Cut:
+        ranges: list[Range] = []
+        for place, at in self.positions.items():
+            own = self._log.records[place][at : stops.get(place, at)]
+            ranges.append(Range(*place, at, at + len(own), len(own), records_digest(own)))
         records = self.read(ranges)
         return Cut(number, tuple(records), tuple(ranges), self._clock())
+
+    def return_to(self, positions: Mapping[Place, int]) -> None:
+        self.positions.update(positions)
 
     def read(self, ranges: Sequence[Range]) -> list[Record]:
         found: list[Record] = []
@@ -196,6 +211,9 @@ class SumFold:
         keys: set[int] = set()
         rejects: list[Reject] = []
         for record in cut.records:
+            if (record.topic, record.partition, record.offset) in cut.quarantined:
+                rejects.append(Reject(record, "crash", "worker"))
+                continue
             slot = int((record.key or b"k0")[1:])
             try:
                 self._sums[slot] = self._sums[slot] * 0.9 + int(record.value or b"")

@@ -136,6 +136,8 @@ class Watch(Silent):
             case "breaker":
                 self._health.breaker = bool(facts["open"])
                 metrics.set("breaker_open", float(facts["open"]))
+            case "crash_suspects":
+                metrics.set("crash_suspect_records", float(facts["records"]))
             case "disk":
                 metrics.set("checkpoint_disk_free_bytes", float(facts["free"]))
 
