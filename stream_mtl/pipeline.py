@@ -25,6 +25,7 @@ from stream_mtl.cut import Cut, CutResult, DriftAlarm, Output, Reject, digest_ou
 from stream_mtl.events import AnyEvent, Outcome
 from stream_mtl.ledger import FOLD_VERSION
 from stream_mtl.parts import Parts
+from stream_mtl.refused_rows import events_behind, examples
 from stream_mtl.scoring import Moment
 from stream_mtl.serde import FILE_TOPIC, Decoded, decode_all
 from stream_mtl.state import State
@@ -56,12 +57,14 @@ class Pipeline:
 
         outcomes = self._join_and_look(decoded.events, counts)
         outcomes += self._advance(cut, decoded)
-        self._learn(outcomes, counts)
+        refused = self._learn(outcomes, counts)
+        examples = self._examples(refused, cut, counts)
         decided, drifts = self._decided(), self.parts.reactions.drifts
         obeyed, said = obey(self, decoded.commands, self._moment(cut))
         outputs = (*said, *self._publish(cut, counts))
         decisions = (*decided, *obeyed)
-        return self._close(cut, decoded.rejects, outputs, decisions, drifts, counts, event_time)
+        rejects = (*decoded.rejects, *examples)
+        return self._close(cut, rejects, outputs, decisions, drifts, counts, event_time)
 
     # ---- the stages, in order
 
@@ -112,8 +115,11 @@ class Pipeline:
             self._predict([self.parts.features.open(joined.exposures)])
         return list(joined.outcomes)
 
-    def _learn(self, outcomes: Sequence[Outcome], counts: Counter[str]) -> None:
-        """Judge what was served, then train on it; late labels mend the memories first."""
+    def _learn(self, outcomes: Sequence[Outcome], counts: Counter[str]) -> list[Batch]:
+        """Judge what was served, then train on it; late labels mend the memories first.
+
+        Gives the rows of the steps that were refused.
+        """
         parts = self.parts
         self.reports = []
         parts.reactions.begin()
@@ -133,15 +139,34 @@ class Pipeline:
             parts.pending.add(rows.corrections)
             counts["example_rows"] += len(rows.batch) + len(rows.corrections)
             parts.reactions.observed(self._event_time)
+        refused = []
         for batch in parts.pending.full():
             self.reports.append(parts.learner.step(batch))
             counts["steps"] += 1
             parts.reactions.stepped(batch)
+            if self.reports[-1].nonfinite:
+                refused.append(batch)
+        return refused
+
+    def _examples(self, refused: Sequence[Batch], cut: Cut, counts: Counter[str]) -> list[Reject]:
+        """The refused rows as rejects: nobody learns from them, so somebody should see them."""
+        if not refused:
+            return []
+        behind, tasks = events_behind(cut, self.config), list(self.config.tasks)
+        steps = [report.step for report in self.reports if report.nonfinite]
+        counts["nonfinite_rows"] += sum(map(len, refused))
+        return [
+            reject
+            for batch, step in zip(refused, steps, strict=True)
+            for reject in examples(batch, step, tasks, behind)
+        ]
 
     def _decided(self) -> list[Decision]:
         """What the fold itself has decided in this cut."""
         refused: list[Decision] = [
-            {"kind": "nonfinite_step", "step": r.step} for r in self.reports if r.nonfinite
+            {"kind": "nonfinite_step", "step": r.step, "rows": r.rows}
+            for r in self.reports
+            if r.nonfinite
         ]
         parts = self.parts
         verdicts = parts.publish_gate.decide(parts.evaluation.forgetting)

@@ -32,7 +32,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "config": ("config", "config", "Effective settings with their origin; JSON Schema."),
     "ckpt": ("ckpt", "ckpt", "Checkpoints: ls, show, verify."),
     "ledger": ("ledger", "ledger", "The ledger: ls, verify."),
-    "dlq": ("dlq", "dlq", "Dead letters: ls, show."),
+    "dlq": ("dlq", "dlq", "Dead letters: ls, show, replay."),
     "events": ("events", "events", "Files of events: validate."),
 }
 
