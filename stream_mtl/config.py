@@ -214,6 +214,9 @@ class Scoring(Section):
         5_000, description="event time between two lists of one user"
     )
     quiet_users: NonNegative = Field(2, description="rescored a cut: those scored longest ago")
+    max_record_bytes: Positive = Field(
+        1_000_000, description="of a score record; a larger one is left out and told in the ledger"
+    )
     value: dict[str, float] = Field(
         default_factory=lambda: {"click": 1.0, "purchase": 1.0},
         description="weights of task scores in `value`",

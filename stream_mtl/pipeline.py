@@ -61,8 +61,9 @@ class Pipeline:
         examples = self._examples(refused, cut, counts)
         decided, drifts = self._decided(), self.parts.reactions.drifts
         obeyed, said = obey(self, decoded.commands, self._moment(cut))
-        outputs = (*said, *self._publish(cut, counts))
-        decisions = (*decided, *obeyed)
+        scores, left_out = self._publish(cut, counts)
+        outputs = (*said, *scores)
+        decisions = (*decided, *obeyed, *left_out)
         rejects = (*decoded.rejects, *examples)
         return self._close(cut, rejects, outputs, decisions, drifts, counts, event_time)
 
@@ -172,13 +173,17 @@ class Pipeline:
         verdicts = parts.publish_gate.decide(parts.evaluation.forgetting)
         return [*refused, *parts.reactions.take(), *verdicts]
 
-    def _publish(self, cut: Cut, counts: Counter[str]) -> tuple[Output, ...]:
+    def _publish(self, cut: Cut, counts: Counter[str]) -> tuple[list[Output], list[Decision]]:
+        """Scores, and what was left out of them: a record that no topic takes would block the cut for ever."""
         if self.parts.publish_gate.held:
             counts["held_back"] += 1
         scored = self.parts.scoring.publish(self._moment(cut))
         counts["scored_rows"] += scored.rows
-        counts["scores"] += sum(output.value is not None for output in scored.outputs)
-        return scored.outputs
+        limit = self.config.scoring.max_record_bytes
+        outputs = [one for one in scored.outputs if len(one.value or b"") <= limit]
+        counts["scores"] += sum(output.value is not None for output in outputs)
+        too_large = len(scored.outputs) - len(outputs)
+        return outputs, [{"kind": "score_too_large", "records": too_large}] if too_large else []
 
     def _moment(self, cut: Cut) -> Moment:
         return Moment(
