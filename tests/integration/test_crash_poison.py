@@ -22,7 +22,7 @@ from tests.integration.test_trainer import answer, stream_mtl
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
-EVENTS = 120
+EVENTS = 60
 POISON = b"a-record-that-kills"
 NAIVE = """
 from workers.isolation import Isolation
@@ -63,7 +63,7 @@ def test_a_record_that_kills_the_process_is_put_aside_and_all_others_are_learned
     made = config_for(
         bootstrap,
         state=str(tmp_path / "state"),
-        cut={"max_records": 12},
+        cut={"max_records": 8},
         metrics={"address": "off"},
         model={"experts": 2, "hidden": 16},
     )
@@ -84,8 +84,8 @@ def test_a_record_that_kills_the_process_is_put_aside_and_all_others_are_learned
         )
     )
 
-    naive_deaths, naive = supervised(3, file, "-c", NAIVE)
-    assert (naive_deaths, naive) == (3, None)
+    naive_deaths, naive = supervised(2, file, "-c", NAIVE)
+    assert (naive_deaths, naive) == (2, None)
     stuck = len(cuts(made))
     assert supervised(1, file, "-c", NAIVE) == (1, None)
     assert len(cuts(made)) == stuck

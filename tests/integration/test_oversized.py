@@ -54,6 +54,11 @@ def limit(config: Config, topic: str, most: int) -> None:
     admin = open_admin(client_settings(config))  # its answers end with it
     for done in admin.incremental_alter_configs([resource]).values():
         done.result()
+    asked = ConfigResource(ResourceType.TOPIC, topic)
+    while True:  # the brokers learn of it a moment later
+        (found,) = admin.describe_configs([asked]).values()
+        if found.result()["max.message.bytes"].value == str(most):
+            return
 
 
 class Worker:
