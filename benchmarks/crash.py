@@ -28,11 +28,11 @@ import numpy as np
 from benchmarks.report import Figure, note, parser, tell
 from schemas.scores import CUT_HEADER, LedgerRecord
 from stream_mtl import Config, build
-from stream_mtl.cut import Cut, Range
 from stream_mtl.kafka.ledger_log import read_ledger
 from stream_mtl.kafka.produce import ScoreReader
 from stream_mtl.kafka.server import KafkaServer, fetch_jars, require_java
 from stream_mtl.kafka.source import Source
+from stream_mtl.ledger import cut_of, ranges_of
 from workers.broker import jars_folder
 
 DEADLINE_S = 1_800.0
@@ -188,8 +188,7 @@ def refold(config: Config, records: Sequence[LedgerRecord]) -> str:
     first = records[0]
     source.open({(r.topic, r.partition): r.start for r in first.ranges})
     for record in records:
-        ranges = tuple(Range(**r.model_dump()) for r in record.ranges)
-        fold.step(Cut(record.cut, tuple(source.read(ranges)), ranges, record.published_at))
+        fold.step(cut_of(record, source.read(ranges_of(record))))
     source.close()
     return fold.state_digest()
 

@@ -163,7 +163,13 @@ class StreamsHeader(StrEnum):
     OFFSET = "__streams.errors.offset"
 
 
-CUT_HEADER = "stream_mtl.cut"  # the one header of our own, in both styles
+CUT_HEADER = "stream_mtl.cut"  # the one header of our own, in both styles: always the last
+WHOLE_BYTES_HEADER = "stream_mtl.whole_bytes"  # of a value cut short: how long it was
+REPLAYS_HEADER = (
+    "stream_mtl.replays"  # how often `dlq replay` has sent this record; it stays with it
+)
+# On the dead-letter topic, without key and value: the letter at "<partition>:<offset>" was replayed.
+REPLAYED_HEADER = "stream_mtl.replayed"
 
 
 class LedgerRange(Written):

@@ -217,6 +217,9 @@ class Scoring(Section):
         5_000, description="event time between two lists of one user"
     )
     quiet_users: NonNegative = Field(2, description="rescored a cut: those scored longest ago")
+    max_record_bytes: Positive = Field(
+        1_000_000, description="of a score record; a larger one is left out and told in the ledger"
+    )
     value: dict[str, float] = Field(
         default_factory=lambda: {"click": 1.0, "purchase": 1.0},
         description="weights of task scores in `value`",
@@ -334,6 +337,16 @@ class DeadLetters(Section):
         0.2, description="rejected share within breaker_window that stops reading"
     )
     breaker_window: Positive = 1_000
+    breaker_reopen: Literal["probe", "resume"] = Field(
+        "probe",
+        description="reads again: after a rest, if a small cut is good; or by command alone",
+    )
+    breaker_rest_s: Positive = Field(
+        60, description="rest before the first probe; doubles with each bad one, up to an hour"
+    )
+    max_replays: Positive = Field(
+        3, description="how often `dlq replay` sends one record back to its topic"
+    )
 
 
 class Metrics(Section):
@@ -423,7 +436,7 @@ SECTION_CLASS: dict[str, KeyClass] = {
     "fine_tune": "shape",
     "gate": "soft",
     "checkpoint": "runtime",
-    "dlq": "soft",
+    "dlq": "runtime",  # when to read, and how a letter looks: nothing of it is in the state
     "metrics": "runtime",
 }
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 Headers = tuple[tuple[str, bytes | None], ...]
+Coordinates = tuple[str, int, int]  # topic, partition, offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ class Cut:
     targets: Mapping[str, RollbackTarget] = field(
         default_factory=lambda: MappingProxyType({})
     )  # by command id: a fold cannot see the disk
+    # Records that killed the worker before: refused unread. Recorded in the ledger, so a roll-forward obeys.
+    quarantined: frozenset[Coordinates] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ class Reject:
 
     record: Record
     reason: str
-    stage: str  # serde, join, learner
+    stage: str  # serde, join, learner, or worker: what died of it
     message: str = ""  # never record content
 
 

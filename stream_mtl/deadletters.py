@@ -1,7 +1,7 @@
 """Dead letters: refused records with their context in headers, and the breaker that stops a flood of them.
 
 Key, value, timestamp and original headers stay byte for byte, so that a repaired reader can take the
-record again; only a value refused for its size is cut short. The text of an error is left out unless
+record again; only a record refused for its size is cut short, or one that is too large to be a letter. The text of an error is left out unless
 asked for.
 """
 
@@ -12,12 +12,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.scores import CUT_HEADER, ConnectHeader, Reason, StreamsHeader
+from schemas.scores import (
+    CUT_HEADER,
+    REPLAYS_HEADER,
+    WHOLE_BYTES_HEADER,
+    ConnectHeader,
+    Reason,
+    StreamsHeader,
+)
 from stream_mtl.config import DeadLetters
-from stream_mtl.cut import Headers, Reject
+from stream_mtl.cut import Headers, Record, Reject
 from stream_mtl.errors import StateError
 
 KEPT_BYTES = 64 * 1024  # of an oversized value; its coordinates lead to the whole
+MOST_BYTES = 1_900_000  # of a letter: what producer and topic take, less room for our headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +43,33 @@ def dead_letter(
 ) -> DeadLetter:
     """What is written for a refused record. Its headers follow the original ones: the last one counts."""
     record = reject.record
-    value = record.value
-    if value is not None and reject.reason == Reason.TOO_LARGE:
-        value = value[:KEPT_BYTES]
+    key, value, headers = _fitting(record, reject.reason == Reason.TOO_LARGE)
     message = reject.message if config.include_message else ""
     style = _connect if config.header_style == "connect" else _streams
-    context = {**style(reject, message, app, rank), CUT_HEADER: str(cut_number)}
+    context = style(reject, message, app, rank)
+    if (key, value, headers) != (record.key, record.value, record.headers):
+        context[WHOLE_BYTES_HEADER] = str(len(record.value or b""))
+    context[CUT_HEADER] = str(cut_number)
     added = tuple((str(name), text.encode()) for name, text in context.items())
-    return DeadLetter(record.key, value, record.timestamp_ms, record.headers + added)
+    return DeadLetter(key, value, record.timestamp_ms, headers + added)
+
+
+def _fitting(record: Record, is_oversized: bool) -> tuple[bytes | None, bytes | None, Headers]:
+    """Key, value and headers that a letter can hold: all of them but for a record that is too large.
+
+    Headers go as a whole, since half of them would look like all; but the counter that bounds replays stays.
+    """
+    headers = sum(len(name) + len(value or b"") for name, value in record.headers)
+    size = len(record.key or b"") + len(record.value or b"") + headers
+    value, too_much = record.value, size > MOST_BYTES
+    if value is not None and (is_oversized or too_much):
+        value = value[:KEPT_BYTES]
+    if not too_much:
+        return record.key, value, record.headers
+    key = None if record.key is None else record.key[:KEPT_BYTES]
+    if headers <= KEPT_BYTES:
+        return key, value, record.headers
+    return key, value, tuple(one for one in record.headers if one[0] == REPLAYS_HEADER)
 
 
 def _connect(reject: Reject, message: str, app: str, rank: int) -> dict[str, str]:
@@ -78,7 +105,8 @@ class Breaker:
 
     That is a broken producer, not poison: reading should stop instead of pouring a topic into the dead
     letters. Pure: it is fed counts, cut by cut. With fewer records than a window the share is still of
-    the whole window, so that one bad first record does not open it. Once open it stays so until `close`.
+    the whole window, so that one bad first record does not open it. Once open it stays so until `close`,
+    or a good `probe`. It decides when a worker reads, never what a cut does to the state.
     """
 
     def __init__(self, config: DeadLetters) -> None:
@@ -99,6 +127,21 @@ class Breaker:
             self._rejects -= old_rejects
         if self._rejects > self._share * max(self._records, self._window):
             self.open = True
+        return self.open
+
+    @property
+    def probe_records(self) -> int:
+        """How many records a probe reads at most."""
+        return max(1, self._window // 10)
+
+    def probe(self, records: int, rejects: int) -> bool:
+        """Judge a small cut that was read although the breaker is open: a good one closes it.
+
+        Gives whether it is open now. The limit is the share of what the probe read, not of a window.
+        """
+        if self.open and records and rejects <= self._share * records:
+            self.close()
+            return self.feed(records, rejects)
         return self.open
 
     def close(self) -> None:

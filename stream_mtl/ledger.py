@@ -8,19 +8,21 @@ repeated and a foreign record show. The cuts, folded again in order, give the sa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from pydantic import ValidationError
 
 from schemas.scores import CheckpointRef, LedgerRange, LedgerRecord, TopicIdentity
-from stream_mtl.cut import Cut, CutResult, Range
+from stream_mtl.cut import Coordinates, Cut, CutResult, Range, Record
 from stream_mtl.errors import ForeignState
 
 # Raised by every change of how state evolves; harmless edits keep it. Ledgers of another version are
 # not rolled forward with digests compared.
 FOLD_VERSION = 5
+
+QUARANTINE = "quarantine"  # the kind of decision that names records to be refused unread
 
 Partition = tuple[str, int]
 Positions = dict[Partition, int]  # the first offset not yet folded in
@@ -116,7 +118,7 @@ def encode_cut(
         digest=result.digest,
         state_digest=durable.state_digest if durable else None,
         checkpoint=CheckpointRef(name=durable.name, cut=durable.cut) if durable else None,
-        decisions=list(result.decisions),
+        decisions=[*_quarantine(cut), *result.decisions],
     )
     return record.model_dump_json(exclude_none=True).encode()
 
@@ -183,6 +185,35 @@ def ranges_of(record: LedgerRecord) -> tuple[Range, ...]:
     return tuple(
         Range(r.topic, r.partition, r.start, r.stop, r.records, r.digest) for r in record.ranges
     )
+
+
+def cut_of(record: LedgerRecord, records: Sequence[Record]) -> Cut:
+    """The recorded cut, to be folded again as it was; `records` are what its ranges hold."""
+    return Cut(
+        record.cut,
+        records,
+        ranges_of(record),
+        record.published_at,
+        targets_of(record.decisions),
+        quarantined_in(record),
+    )
+
+
+def quarantined_in(record: LedgerRecord) -> frozenset[Coordinates]:
+    """Records that this cut refused unread."""
+    return frozenset(
+        (str(topic), int(partition), int(offset))
+        for decision in record.decisions
+        if decision["kind"] == QUARANTINE
+        for topic, partition, offset in decision["records"]
+    )
+
+
+def _quarantine(cut: Cut) -> list[dict[str, object]]:
+    """Not decided by the fold, but what it must obey."""
+    if not cut.quarantined:
+        return []
+    return [{"kind": QUARANTINE, "records": [list(one) for one in sorted(cut.quarantined)]}]
 
 
 def _nested(positions: Mapping[Partition, int]) -> dict[str, dict[str, int]]:

@@ -69,6 +69,7 @@ METRICS: dict[str, Declared] = {
     "breaker_open": _gauge("1 while too many rejects hold up reading"),
     "paused": _gauge("1 while a command keeps events from being read"),
     "rollbacks": _counter("Times the model went back to an earlier checkpoint"),
+    "crash_suspect_records": _gauge("Records of the cut that is tried after a crash; 0: none is"),
     "consumer_lag_records": _gauge("Records not read yet", "topic", "partition"),
     "event_time_lag_seconds": _gauge("Wall clock minus the newest event time committed"),
     "source_idle_seconds": _gauge("Since the last record was committed"),

@@ -26,6 +26,7 @@ from stream_mtl.events import AnyEvent, Outcome
 from stream_mtl.ledger import FOLD_VERSION
 from stream_mtl.orders import Orders
 from stream_mtl.parts import Parts
+from stream_mtl.refused_rows import events_behind, examples
 from stream_mtl.rollback import rolled_back, tasks_afresh
 from stream_mtl.scoring import Moment
 from stream_mtl.serde import FILE_TOPIC, Decoded, decode_all
@@ -51,19 +52,22 @@ class Pipeline:
 
     def step(self, cut: Cut) -> CutResult:
         """Fold one cut in; pure in (state, cut). Raises NumericError when learning has broken down."""
-        decoded = decode_all(cut.records, self.config.source, self.config.topics)
+        decoded = decode_all(cut.records, self.config.source, self.config.topics, cut.quarantined)
         event_time = max((e.time_ms for e in decoded.events), default=0)
         self._event_time = max(self._event_time, event_time)
         counts: Counter[str] = Counter(events=len(cut.records), rejected=len(decoded.rejects))
 
         outcomes = self._join_and_look(decoded.events, counts)
         outcomes += self._advance(cut, decoded)
-        self._learn(outcomes, counts)
+        refused = self._learn(outcomes, counts)
+        examples = self._examples(refused, cut, counts)
         decided, drifts = self._decided(), self.parts.reactions.drifts
         obeyed, said = obey(self, decoded.commands, self._moment(cut), cut.targets, cut.number)
-        outputs = (*said, *self._publish(cut, counts))
-        decisions = (*decided, *obeyed)
-        return self._close(cut, decoded.rejects, outputs, decisions, drifts, counts, event_time)
+        scores, left_out = self._publish(cut, counts)
+        outputs = (*said, *scores)
+        decisions = (*decided, *obeyed, *left_out)
+        rejects = (*decoded.rejects, *examples)
+        return self._close(cut, rejects, outputs, decisions, drifts, counts, event_time)
 
     # ---- the stages, in order
 
@@ -116,8 +120,11 @@ class Pipeline:
             self._predict([self.parts.features.open(joined.exposures)])
         return list(joined.outcomes)
 
-    def _learn(self, outcomes: Sequence[Outcome], counts: Counter[str]) -> None:
-        """Judge what was served, then train on it; late labels mend the memories first."""
+    def _learn(self, outcomes: Sequence[Outcome], counts: Counter[str]) -> list[Batch]:
+        """Judge what was served, then train on it; late labels mend the memories first.
+
+        Gives the rows of the steps that were refused.
+        """
         parts = self.parts
         self.reports = []
         parts.reactions.begin()
@@ -137,27 +144,50 @@ class Pipeline:
             parts.pending.add(rows.corrections)
             counts["example_rows"] += len(rows.batch) + len(rows.corrections)
             parts.reactions.observed(self._event_time)
+        refused = []
         for batch in parts.pending.full():
             self.reports.append(parts.learner.step(batch))
             counts["steps"] += 1
             parts.reactions.stepped(batch)
+            if self.reports[-1].nonfinite:
+                refused.append(batch)
+        return refused
+
+    def _examples(self, refused: Sequence[Batch], cut: Cut, counts: Counter[str]) -> list[Reject]:
+        """The refused rows as rejects: nobody learns from them, so somebody should see them."""
+        if not refused:
+            return []
+        behind, tasks = events_behind(cut, self.config), list(self.config.tasks)
+        steps = [report.step for report in self.reports if report.nonfinite]
+        counts["nonfinite_rows"] += sum(map(len, refused))
+        return [
+            reject
+            for batch, step in zip(refused, steps, strict=True)
+            for reject in examples(batch, step, tasks, behind)
+        ]
 
     def _decided(self) -> list[Decision]:
         """What the fold itself has decided in this cut."""
         refused: list[Decision] = [
-            {"kind": "nonfinite_step", "step": r.step} for r in self.reports if r.nonfinite
+            {"kind": "nonfinite_step", "step": r.step, "rows": r.rows}
+            for r in self.reports
+            if r.nonfinite
         ]
         parts = self.parts
         verdicts = parts.publish_gate.decide(parts.evaluation.forgetting)
         return [*refused, *parts.reactions.take(), *verdicts]
 
-    def _publish(self, cut: Cut, counts: Counter[str]) -> tuple[Output, ...]:
+    def _publish(self, cut: Cut, counts: Counter[str]) -> tuple[list[Output], list[Decision]]:
+        """Scores, and what was left out of them: a record that no topic takes would block the cut for ever."""
         if self.parts.publish_gate.held:
             counts["held_back"] += 1
         scored = self.parts.scoring.publish(self._moment(cut))
         counts["scored_rows"] += scored.rows
-        counts["scores"] += sum(output.value is not None for output in scored.outputs)
-        return scored.outputs
+        limit = self.config.scoring.max_record_bytes
+        outputs = [one for one in scored.outputs if len(one.value or b"") <= limit]
+        counts["scores"] += sum(output.value is not None for output in outputs)
+        too_large = len(scored.outputs) - len(outputs)
+        return outputs, [{"kind": "score_too_large", "records": too_large}] if too_large else []
 
     def _moment(self, cut: Cut) -> Moment:
         return Moment(

@@ -26,9 +26,9 @@ from stream_mtl.errors import (
     StateError,
 )
 from stream_mtl.failpoints import Failpoint, unarmed
-from stream_mtl.ledger import Context, Durable, Entry, Partition, links, ranges_of
+from stream_mtl.ledger import Context, Durable, Entry, Partition, cut_of, links, ranges_of
 from stream_mtl.manifest import Manifest
-from stream_mtl.rollback import ROLLBACK, targets_of
+from stream_mtl.rollback import ROLLBACK
 from stream_mtl.state import State
 
 COLD_START, TOPICS_RECREATED, NEW_CODE = "cold_start", "topics_recreated", "new_code_or_config"
@@ -293,13 +293,7 @@ def roll_forward(
             failpoint("rollforward.rollback")
             continue
         record = entry.record
-        cut = Cut(
-            entry.cut,
-            _read(read, entry, start),
-            ranges_of(record),
-            record.published_at,
-            targets_of(record.decisions),
-        )
+        cut = cut_of(record, _read(read, entry, start))
         result = fold.step(cut)
         if record.lineage in comparable and result.digest != record.digest:
             raise RollForwardMismatch(

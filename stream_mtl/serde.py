@@ -6,7 +6,7 @@ is a pure function of record and config, so that a roll-forward refuses the same
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Annotated, Any
@@ -19,7 +19,7 @@ from schemas.events import AnyInput, Item
 from schemas.scores import Reason
 from stream_mtl.canonical import CANONICAL, canonical_command, normalise_query, withdrawn
 from stream_mtl.config import Source, Topics
-from stream_mtl.cut import Output, Record, Reject
+from stream_mtl.cut import Coordinates, Output, Record, Reject
 from stream_mtl.events import AnyEvent, Command
 from stream_mtl.events import Item as CatalogueItem
 
@@ -60,13 +60,21 @@ class Decoded:
     partition_times: dict[tuple[str, int], int]
 
 
-def decode_all(records: Iterable[Record], source: Source, topics: Topics) -> Decoded:
-    """Decode a cut. The order of the result does not depend on how the records were interleaved."""
+def decode_all(
+    records: Iterable[Record],
+    source: Source,
+    topics: Topics,
+    quarantined: Collection[Coordinates] = (),
+) -> Decoded:
+    """Decode a cut. The order of the result does not depend on how the records were interleaved.
+
+    Not a byte of a quarantined record is looked at.
+    """
     events: list[tuple[int, str, int, int, AnyEvent]] = []
     commands: list[tuple[str, int, int, Command]] = []
     rejects: list[Reject] = []
     for record in records:
-        out = decode(record, source, topics)
+        out = _unread(record, quarantined) or decode(record, source, topics)
         if isinstance(out, Reject):
             rejects.append(out)
         elif isinstance(out, Command):
@@ -78,6 +86,12 @@ def decode_all(records: Iterable[Record], source: Source, topics: Topics) -> Dec
     rejects.sort(key=lambda r: (r.record.topic, r.record.partition, r.record.offset))
     newest = {(e[1], e[2]): e[0] for e in events if type(e[4]) is not CatalogueItem}
     return Decoded([e[4] for e in events], [c[3] for c in commands], rejects, newest)
+
+
+def _unread(record: Record, quarantined: Collection[Coordinates]) -> Reject | None:
+    if not quarantined or (record.topic, record.partition, record.offset) not in quarantined:
+        return None
+    return Reject(record, Reason.CRASH.value, "worker", "the worker died of it several times")
 
 
 def decode(record: Record, source: Source, topics: Topics) -> AnyEvent | Command | Reject:

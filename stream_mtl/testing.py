@@ -115,22 +115,36 @@ class MemorySource:
         return self.positions.get(CONTROL, 0) >= len(self._log.records.get(CONTROL, ()))
 
     def next_commands(self, number: int, stop: Callable[[], bool] = lambda: False) -> Cut | None:
-        return None if self.commands_at_end or stop() else self._cut(number, CONTROL)
+        if self.commands_at_end or stop():
+            return None
+        return self.cut_until(number, {CONTROL: self.positions[CONTROL] + 1})
 
-    def next_cut(self, number: int, stop: Callable[[], bool] = lambda: False) -> Cut | None:
-        return None if self.at_end or stop() else self._cut(number)
-
-    def _cut(self, number: int, only: Place | None = None) -> Cut:
-        ranges: list[Range] = []
-        for (topic, partition), at in self.positions.items():
+    def next_cut(
+        self,
+        number: int,
+        stop: Callable[[], bool] = lambda: False,
+        at_most: int | None = None,
+    ) -> Cut | None:
+        if self.at_end or stop():
+            return None
+        stops: dict[Place, int] = {}
+        left = len(self.positions) * self._most if at_most is None else at_most
+        for place, at in self.positions.items():
             chance = int(torch.randint(0, self._most, (), generator=self._generator))
-            if only is not None:
-                chance = 1 if (topic, partition) == only else 0
-            stop_at = min(at + chance, len(self._log.records[topic, partition]))
-            own = self._log.records[topic, partition][at:stop_at]
-            ranges.append(Range(topic, partition, at, stop_at, len(own), records_digest(own)))
+            stops[place] = min(at + min(chance, left), len(self._log.records[place]))
+            left -= stops[place] - at
+        return self.cut_until(number, stops)
+
+    def cut_until(self, number: int, stops: Mapping[Place, int]) -> Cut:
+        ranges: list[Range] = []
+        for place, at in self.positions.items():
+            own = self._log.records[place][at : stops.get(place, at)]
+            ranges.append(Range(*place, at, at + len(own), len(own), records_digest(own)))
         records = self.read(ranges)
         return Cut(number, tuple(records), tuple(ranges), self._clock())
+
+    def return_to(self, positions: Mapping[Place, int]) -> None:
+        self.positions.update(positions)
 
     def read(self, ranges: Sequence[Range]) -> list[Record]:
         found: list[Record] = []
@@ -231,6 +245,9 @@ class SumFold:
         decoded = decode_all(said, config.source, config.topics)
         for record in cut.records:
             if (record.topic, record.partition) == CONTROL:
+                continue
+            if (record.topic, record.partition, record.offset) in cut.quarantined:
+                rejects.append(Reject(record, "crash", "worker"))
                 continue
             slot = int((record.key or b"k0")[1:])
             try:

@@ -8,12 +8,11 @@ from pathlib import Path
 from schemas.scores import CUT_HEADER, LedgerRecord
 from stream_mtl.checkpoint import CheckpointStore
 from stream_mtl.config import Config, fold_hash
-from stream_mtl.cut import Cut, CutResult, Record
+from stream_mtl.cut import CutResult, Record
 from stream_mtl.errors import CheckpointCorrupt, PositionLost, TopicChanged
-from stream_mtl.ledger import Entry, decode, links, ranges_of
+from stream_mtl.ledger import Entry, cut_of, decode, links, ranges_of
 from stream_mtl.ledger_audit import Published, Rebuild, Report, verify
 from stream_mtl.recovery import COLD_START, Fold, ReadRanges, lineage_reason
-from stream_mtl.rollback import targets_of
 from workers.ports import wall_ms
 
 
@@ -36,15 +35,7 @@ class Refold:
         except PositionLost:
             self._lost = True  # without this cut no later state can be reached
             return None
-        return self._fold.step(
-            Cut(
-                record.cut,
-                tuple(records),
-                ranges_of(record),
-                record.published_at,
-                targets_of(record.decisions),
-            )
-        )
+        return self._fold.step(cut_of(record, tuple(records)))
 
     def state_digest(self) -> str:
         return self._fold.state_digest()

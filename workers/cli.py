@@ -33,7 +33,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "control": ("control", "control", "Commands to a running worker: pause, rollback, tasks, ..."),
     "ckpt": ("ckpt", "ckpt", "Checkpoints: ls, show, verify, rollback."),
     "ledger": ("ledger", "ledger", "The ledger: ls, verify."),
-    "dlq": ("dlq", "dlq", "Dead letters: ls, show."),
+    "dlq": ("dlq", "dlq", "Dead letters: ls, show, replay."),
     "events": ("events", "events", "Files of events: validate."),
 }
 

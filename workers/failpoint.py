@@ -1,14 +1,20 @@
-"""Arms one failpoint from the environment: the process kills itself there, as `kill -9` would."""
+"""Arms one failpoint from the environment: the process kills itself there, as `kill -9` would.
+
+And a poison for tests: the process dies when it folds a record that holds certain bytes.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 
+from stream_mtl.cut import Cut, CutResult
 from stream_mtl.errors import ConfigError
 from stream_mtl.failpoints import FAILPOINTS, Failpoint, unarmed
+from workers.ports import Model
 
 VARIABLE = "STREAM_MTL_FAILPOINT"
+POISON_VARIABLE = "STREAM_MTL_CRASH_ON"
 
 
 def armed(setting: str) -> Failpoint:
@@ -31,3 +37,20 @@ def armed(setting: str) -> Failpoint:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return hit
+
+
+def deadly(fold: Model, poison: bytes) -> Model:
+    """The fold, but the process dies of a record whose value holds `poison`; of nothing when it is empty."""
+    if not poison:
+        return fold
+    step = fold.step
+
+    def step_or_die(cut: Cut) -> CutResult:
+        for record in cut.records:
+            place = (record.topic, record.partition, record.offset)
+            if poison in (record.value or b"") and place not in cut.quarantined:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return step(cut)
+
+    fold.step = step_or_die  # type: ignore[method-assign]
+    return fold

@@ -7,9 +7,11 @@ die at any moment, and the next start goes on from the ledger.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,20 +20,24 @@ from stream_mtl.checkpoint_writer import BackgroundWriter, Written
 from stream_mtl.config import Config
 from stream_mtl.cut import Cut, CutResult
 from stream_mtl.deadletters import Breaker
-from stream_mtl.errors import BrokerUnavailable, ConfigError, Fenced, StorageError
+from stream_mtl.errors import BrokerUnavailable, ConfigError, Fenced, StorageError, StreamMtlError
 from stream_mtl.failpoints import Failpoint
 from stream_mtl.kafka.publication import Committed
 from stream_mtl.ledger import Durable, decode, encode_cut
 from stream_mtl.manifest import Identity, Topic
 from stream_mtl.rollback import begun
-from workers.failpoint import VARIABLE, armed
+from workers.attempts import AttemptsFile
+from workers.failpoint import POISON_VARIABLE, VARIABLE, armed, deadly
 from workers.instance import Instance, InstanceLock
+from workers.isolation import Isolation
 from workers.known_config import remember
 from workers.observer import CheckpointFacts, CutFacts, Observer
 from workers.ports import Ports, Stopped, kafka_ports
+from workers.rest import Rest
 from workers.rollback import Aim, carry_out
 from workers.startup import Ready, TrainerOptions, publication_of, start
 
+_LOG = logging.getLogger(__name__)
 _REFRESH_S = 3_000.0  # an idle job's offsets: at least hourly
 _RETRY_S = 2.0
 _GC_THRESHOLDS = (50_000, 20, 50)
@@ -68,7 +74,7 @@ def run_trainer(
         )
         began: float | None = None
         while True:
-            ports = connect(config, instance.incarnation, stop.is_set, failpoint)
+            ports = _armed(connect(config, instance.incarnation, stop.is_set, failpoint))
             began = ports.elapsed() if began is None else began
             try:
                 return Trainer(config, options, stop, observer, ports, instance, store).run()
@@ -84,6 +90,11 @@ def run_trainer(
                 ports.source.close()
                 ports.sink.close()
             stop.wait(_RETRY_S)
+
+
+def _armed(ports: Ports) -> Ports:
+    poison, build = os.environ.get(POISON_VARIABLE, "").encode(), ports.build
+    return replace(ports, build=lambda lineage: deadly(build(lineage), poison))
 
 
 class Trainer:
@@ -103,6 +114,12 @@ class Trainer:
         self._observer, self._ports, self._instance, self._store = observer, ports, instance, store
         self._writer = BackgroundWriter(store, ports.failpoint, ports.spawn)
         self._breaker = Breaker(config.dlq)
+        self._rest = Rest(config.dlq.breaker_rest_s, config.dlq.breaker_reopen == "probe")
+        self._isolation = Isolation(
+            AttemptsFile(Path(config.state)),
+            ports.source,
+            lambda records: observer.trouble("crash_suspects", records=records),
+        )
         self._gaps: Counter[str] = Counter()
         self._began = ports.elapsed()
         self._events = 0
@@ -111,6 +128,15 @@ class Trainer:
         self._held = False
 
     def run(self) -> dict[str, Any]:
+        try:
+            summary = self._run()
+        except StreamMtlError:
+            self._isolation.leave()  # an end with a reason; any other one may be a record's doing
+            raise
+        self._isolation.leave()
+        return summary
+
+    def _run(self) -> dict[str, Any]:
         ready = start(
             self._config, self._options, self._ports, self._instance, self._store, self._observer
         )
@@ -138,6 +164,7 @@ class Trainer:
         self._saved_at = self._committed_at = self._ports.elapsed()
         if ready.checkpoint_due:
             self._last_checkpoint()
+        self._isolation.arrive()
 
     # ---- the loop
 
@@ -147,16 +174,17 @@ class Trainer:
             self._note_written()
             if self._options.until_idle and self._ports.source.at_end:
                 return
-            if self._breaker.open or self._fold.paused:
+            resting = self._breaker.open and not self._rest.over(self._ports.elapsed())
+            if resting or self._fold.paused:
                 self._hold()
                 continue
             self._tell_of_holding(False)
-            cut = self._ports.source.next_cut(self._number, self._stop.is_set)
+            cut = self._next_cut()
             if cut is None:
                 self._refresh()
                 continue
             self._ports.failpoint("cut.frozen")
-            self._fold_and_commit(cut)
+            self._judge(cut, self._fold_and_commit(cut, tried=self._isolation.active))
             self._maybe_checkpoint()
 
     @property
@@ -164,13 +192,24 @@ class Trainer:
         """Of the next cut."""
         return 0 if self._last is None else self._last.cut + 1
 
-    def _fold_and_commit(self, cut: Cut) -> None:
-        """The one order that is right: fold, commit, and only then anything that relies on it."""
+    def _next_cut(self) -> Cut | None:
+        if self._isolation.active:
+            return self._isolation.next_cut(self._number, self._stop.is_set)
+        at_most = self._breaker.probe_records if self._breaker.open else None
+        return self._ports.source.next_cut(self._number, self._stop.is_set, at_most)
+
+    def _fold_and_commit(self, cut: Cut, tried: bool = False) -> CutResult:
+        """The one order that is right: fold, commit, and only then anything that relies on it.
+
+        `tried`: the cut comes from the search for a record that kills.
+        """
         began = self._ports.elapsed()
         with self._ports.source.heartbeat():
             cut = Aim(self._config, self._store, self._cluster).at(cut, self._fold)
             result = self._fold.step(cut)
             self._ports.failpoint("step.done")
+            if tried:
+                self._isolation.folded()
             seconds = self._ports.elapsed() - began
             previous = self._last.hash if self._last else ""
             raw = encode_cut(self._context, previous, cut, result, self._durable)
@@ -179,9 +218,12 @@ class Trainer:
             )
         self._last = decode(raw, committed.ledger_offset)
         self._committed_at = self._ports.elapsed()
+        if tried:
+            self._isolation.committed()
         self._tell(cut, result, seconds, committed)
         self._follow(result)
         self._prune()
+        return result
 
     def _follow(self, result: CutResult) -> None:
         """What commands ask of the worker itself. Before anything is pruned: a rollback needs its checkpoint."""
@@ -210,26 +252,12 @@ class Trainer:
         self._committed_at = self._ports.elapsed()
 
     def _hold(self) -> None:
-        """Paused, or the breaker is open: alive, not ready, reading commands alone."""
-        self._tell_of_holding(True)
-        cut = self._ports.source.next_commands(self._number, self._stop.is_set)
-        if cut is not None:
-            self._fold_and_commit(cut)
-        elif self._options.until_idle and self._ports.source.commands_at_end:
-            raise ConfigError(self._why_held())
-        else:
-            self._refresh()
-
-    def _tell_of_holding(self, holding: bool) -> None:
-        if holding or self._held:
-            self._observer.holding(self._fold.paused, self._ports.source.lag())
-        self._held = holding
-
-    def _why_held(self) -> str:
-        if self._fold.paused:
-            return (
-                "a command paused reading, so the end of the input is never reached; `stream-mtl control resume`"
-                " reads on"
+        """The breaker is open: alive, not ready, reading nothing until the rest is over, or by command."""
+        if self._options.until_idle:
+            raise ConfigError(
+                f"more than {self._config.dlq.breaker_share:.0%} of the last {self._config.dlq.breaker_window} "
+                "records were refused: a broken producer. `dlq ls` names the reasons; mend it, or raise "
+                "dlq.breaker_share"
             )
         return (
             f"more than {self._config.dlq.breaker_share:.0%} of the last {self._config.dlq.breaker_window} "
@@ -262,8 +290,26 @@ class Trainer:
         for topic, records in (gaps - self._gaps).items():
             self._observer.trouble("gap", topic=topic, records=records)
         self._gaps = gaps
-        if self._breaker.feed(len(cut.records), len(result.rejects)):
-            self._observer.trouble("breaker", open=1)
+
+    def _judge(self, cut: Cut, result: CutResult) -> None:
+        """The breaker sees the cut: it may open, or close after a good probe."""
+        was_open, now = self._breaker.open, self._ports.elapsed()
+        rejects = sum(reject.stage != "learner" for reject in result.rejects)
+        judge = self._breaker.probe if was_open else self._breaker.feed
+        still_open = judge(len(cut.records), rejects)
+        if not (was_open or still_open):
+            return
+        if not still_open:
+            _LOG.warning("breaker closed: a probe of %d records was good", len(cut.records))
+        else:
+            rest_s = self._rest.again(now) if was_open else self._rest.begin(now)
+            by_itself = self._config.dlq.breaker_reopen == "probe"
+            _LOG.warning(
+                "breaker open, reading stops: %s; %s",
+                f"{rejects} of the newest {len(cut.records)} records were refused",
+                f"the next probe is in {rest_s:.0f} s" if by_itself else "it waits for `resume`",
+            )
+        self._observer.trouble("breaker", open=int(still_open))
 
     # ---- checkpoints
 

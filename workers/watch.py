@@ -150,6 +150,8 @@ class Watch(Silent):
             case "breaker":
                 self._health.breaker = bool(facts["open"])
                 metrics.set("breaker_open", float(facts["open"]))
+            case "crash_suspects":
+                metrics.set("crash_suspect_records", float(facts["records"]))
             case "disk":
                 metrics.set("checkpoint_disk_free_bytes", float(facts["free"]))
 
@@ -158,7 +160,8 @@ class Watch(Silent):
         metrics.consumed(facts.records, result.event_time)
         metrics.lag(facts.lag)
         for reject in result.rejects:
-            metrics.add("events_rejected", reason=reject.reason)
+            if reject.stage != "learner":  # a row, not an event
+                metrics.add("events_rejected", reason=reject.reason)
             metrics.add("dlq_records", reason=reject.reason)
         metrics.add("events_deduplicated", result.counts.get("duplicates", 0))
         for name in ("recall_asked", "recall_found", "recall_listed"):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
 from stream_mtl.config import Config
 from stream_mtl.errors import BrokerUnavailable
@@ -35,7 +35,7 @@ from stream_mtl.kafka.settings import (
     open_producer,
     producer_settings,
 )
-from stream_mtl.kafka.sink import PATIENCE_S
+from stream_mtl.kafka.sink import PATIENCE_S, too_large
 
 _ATTEMPTS = 8
 
@@ -138,6 +138,8 @@ class AtLeastOnceSink:
         failed = [error for error, _ in receipts if error is not None]
         if not failed:
             return [message for _, message in receipts]
+        if failed[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            raise too_large(number, self._config)
         if is_denied(failed[0]):
             raise explain_denial(failed[0], f"publishing cut {number}", self._config)
         self._recreations.append("other")

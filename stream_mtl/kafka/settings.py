@@ -97,6 +97,15 @@ def transactional_settings(config: Config) -> Settings:
     }
 
 
+def replay_settings(config: Config) -> Settings:
+    """Of the producer of `dlq replay`: fenced against a second replay, and takes what a topic once took."""
+    return {
+        **transactional_settings(config),
+        "transactional.id": f"{transactional_id(config)}.dlq-replay",
+        "message.max.bytes": 100_000_000,
+    }
+
+
 def open_consumer(settings: Settings) -> Consumer:
     consumer: Consumer = _open(Consumer, settings)
     return consumer

@@ -219,10 +219,7 @@ class TransactionalSink:
         self._raise_if_fenced(error, number)
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             self._abort(producer, number)
-            raise ConfigError(
-                f"cut {number}: a record is larger than its topic or message.max.bytes allows; raise"
-                " max.message.bytes of the score and dead-letter topics, or publish fewer items"
-            )
+            raise too_large(number, self._config)
         if is_denied(error):
             raise explain_denial(error, f"committing cut {number}", self._config)
         if error.txn_requires_abort():
@@ -329,6 +326,16 @@ class TransactionalSink:
                         f"cut {publication.cut.number}: the ledger cannot be read; the next start does"
                     ) from None
         return last[0] if last is not None and last[1] == publication.ledger else None
+
+
+def too_large(number: int, config: Config) -> ConfigError:
+    """The fold bounds what it publishes, so a topic that takes less than that is a matter for a person."""
+    return ConfigError(
+        f"cut {number}: a record is larger than its topic takes. {config.topics.scores} must take"
+        f" {config.scoring.max_record_bytes} bytes (scoring.max_record_bytes) and"
+        f" {config.topics.dlq} 2097152, with their headers: raise max.message.bytes of the topic, and"
+        " message.max.bytes if you have set it; then the cut is sent as it is"
+    )
 
 
 def _left_s(deadline: float) -> float:

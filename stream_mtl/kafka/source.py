@@ -82,17 +82,23 @@ class Source:
         for place in self._reader.position:
             self._reader.bounds(place)
 
-    def next_cut(self, number: int, stop: Callable[[], bool] = lambda: False) -> Cut | None:
+    def next_cut(
+        self,
+        number: int,
+        stop: Callable[[], bool] = lambda: False,
+        at_most: int | None = None,
+    ) -> Cut | None:
         """The next live micro-batch; None when no record came within one interval, or on `stop`.
 
         It closes `cut.interval_ms` after the one before, so that what came in meanwhile need not wait
-        again, but gives records that are on their way a quarter of that; or at `cut.max_records`,
-        records beyond wait.
+        again, but gives records that are on their way a quarter of that; or at `cut.max_records`
+        (or `at_most`, if fewer), records beyond wait.
         In a backlog it looks ahead until every partition has shown its next record, so that a cut takes
         the earliest ones of all.
         """
         reader, limit = self._reader, self._config.cut.max_records
         reader.poll_only(None)
+        limit = limit if at_most is None else min(limit, at_most)
         interval_s = self._config.cut.interval_ms / 1_000
         deadline = time.monotonic() + interval_s
         started = len(reader) > 0
@@ -110,9 +116,7 @@ class Source:
                 started, deadline = True, self._deadline(interval_s)
         cut = None
         if len(reader) and not stop():
-            slices = reader.take(min(limit, len(reader)))
-            cut = Cut(number, _records(slices), _ranges(slices), self._clock())
-            self._frozen_at, self._asked_again = time.monotonic(), False
+            cut = self._freeze(number, reader.take(min(limit, len(reader))))
         reader.refresh_lag()
         return cut
 
@@ -143,6 +147,25 @@ class Source:
     def commands_at_end(self) -> bool:
         """Whether every command there was has been taken, as of the last `next_commands`."""
         return self._reader.ended(self._config.topics.control)
+
+    def cut_until(self, number: int, stops: Mapping[Place, int]) -> Cut:
+        """A live cut with these borders, whatever else is there: one that was tried before.
+
+        Raises BrokerUnavailable when it does not come, PositionLost when the log ends before it.
+        """
+        stops = self.positions | dict(stops)
+        self._poll_until(stops)
+        cut = self._freeze(number, self._reader.take_until(stops))
+        self._reader.refresh_lag()
+        return cut
+
+    def return_to(self, positions: Mapping[Place, int]) -> None:
+        """Read on from here: what was taken and not folded is to be taken again."""
+        self._reader.jump(positions)
+
+    def _freeze(self, number: int, slices: Sequence[Slice]) -> Cut:
+        self._frozen_at, self._asked_again = time.monotonic(), False
+        return Cut(number, _records(slices), _ranges(slices), self._clock())
 
     def _deadline(self, interval_s: float) -> float:
         """When the cut closes whose first record is here."""

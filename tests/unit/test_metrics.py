@@ -24,6 +24,7 @@ PINNED = {
     "commit_duration_seconds": (),
     "commits": ("result",),
     "consumer_lag_records": ("topic", "partition"),
+    "crash_suspect_records": (),
     "digest_mismatches": (),
     "dlq_records": ("reason",),
     "drift_alarms": ("task",),

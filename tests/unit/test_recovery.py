@@ -30,10 +30,10 @@ from stream_mtl.errors import (
 )
 from stream_mtl.failpoints import FAILPOINTS, Failpoint
 from stream_mtl.kafka.publication import Committed, Publication
-from stream_mtl.ledger import Entry, decode, links, ranges_of
+from stream_mtl.ledger import Entry, cut_of, decode, links, ranges_of
 from stream_mtl.ledger_audit import Published, verify
 from stream_mtl.recovery import lineage_reason
-from stream_mtl.rollback import ROLLBACK, targets_of
+from stream_mtl.rollback import ROLLBACK
 from stream_mtl.testing import (
     AtOnce,
     DieAt,
@@ -188,8 +188,7 @@ class World:
         ranges = ranges_of(record)
         source = MemorySource(self.log, 0)
         source.open({})
-        targets = targets_of(record.decisions)
-        return Cut(record.cut, tuple(source.read(ranges)), ranges, record.published_at, targets)
+        return cut_of(record, tuple(source.read(ranges)))
 
 
 def holds_property_p(world: World, summary: Mapping[str, Any]) -> list[str]:

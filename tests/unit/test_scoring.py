@@ -193,3 +193,17 @@ def test_default_weights_count_as_far_as_there_are_such_tasks() -> None:
     fold.cut(*(item(n) for n in range(10)))
     fold.cut(*(click(f"early{n}", n, NOON + n) for n in range(10)))
     assert len(listed(fold.cut(click("ann", 1, NOON + 1_000))["user:ann"])) > 3
+
+
+def test_a_score_record_that_no_topic_takes_is_left_out_and_told() -> None:
+    """One user with endless lists must not block the cut; the ledger says that something is missing."""
+    config = small(scoring={"max_record_bytes": 400})
+    cuts = shop_cuts(config, 1_200)
+    bounded, whole = build(config, "t"), build(small(), "t")
+    results = [(bounded.step(cut), whole.step(cut)) for cut in cuts]
+    for some, all_ in results:
+        fitting = [o.key for o in all_.outputs if len(o.value or b"") <= 400]
+        assert [o.key for o in some.outputs] == fitting
+        told = sum(int(str(d["records"])) for d in some.decisions if d["kind"] == "score_too_large")
+        assert told == len(all_.outputs) - len(fitting)
+    assert sum(len(all_.outputs) for _, all_ in results) > 0

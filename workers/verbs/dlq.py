@@ -1,4 +1,4 @@
-"""`dlq ls`, `dlq show`: what could not be used, and why."""
+"""`dlq ls`, `dlq show`, `dlq replay`: what could not be used, why, and once more."""
 
 from __future__ import annotations
 
@@ -27,11 +27,16 @@ def ls(call: Call, last: int) -> None:
     from collections import deque
 
     from stream_mtl.kafka.reading import read_topic
+    from stream_mtl.replaying import receipt_of
 
     config = call.config()
+    replayed = 0
     reasons: Counter[str] = Counter()
     newest: deque[dict[str, Any]] = deque(maxlen=last)
     for record in read_topic(config, config.topics.dlq):
+        if receipt_of(record) is not None:
+            replayed += 1
+            continue
         facts = _facts(record)
         reasons[facts["reason"]] += 1
         newest.append({"partition": record.partition, "offset": record.offset, **facts})
@@ -42,7 +47,9 @@ def ls(call: Call, last: int) -> None:
         if newest
         else []
     )
-    call.result({"topic": config.topics.dlq, "reasons": counts, "last": list(newest)}, lines)
+    lines += [f"replayed so far: {replayed}"] if replayed else []
+    shown = {"topic": config.topics.dlq, "reasons": counts, "last": list(newest)}
+    call.result({**shown, "replayed": replayed}, lines)
 
 
 @dlq.command()
@@ -67,6 +74,47 @@ def show(call: Call, partition: int, offset: int, value: bool) -> None:
         shown["key"], shown["value"] = _text(record.key), _text(record.value)
     flat = [(k, v) for k, v in shown.items() if k != "headers"] + list(shown["headers"].items())
     call.result(shown, output.table(flat, ["what", "is"]))
+
+
+@dlq.command()
+@click.option("--reason", "reasons", multiple=True, help="Only these; `crash` only when named.")
+@click.option("--limit", type=click.IntRange(1), help="At most so many.")
+@click.option("--partition", type=click.IntRange(0), help="One letter, with --offset.")
+@click.option("--offset", type=click.IntRange(0), help="Its place in the dead-letter topic.")
+@click.option("--again", is_flag=True, help="Also what was replayed before.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, send nothing.")
+@verb(kafka=True)
+def replay(
+    call: Call,
+    reasons: tuple[str, ...],
+    limit: int | None,
+    partition: int | None,
+    offset: int | None,
+    again: bool,
+    dry_run: bool,
+) -> None:
+    """Send dead letters back to the topic and partition that they came from, as they were.
+
+    Each letter once, in one transaction with a receipt on the dead-letter topic, so a second call finds
+    nothing to do. A record that fails again comes back with a counter in a header; `dlq.max_replays`
+    ends that.
+    """
+    from schemas.scores import Reason
+    from workers.replay import Choice, replay_letters
+
+    unknown = sorted(set(reasons) - {reason.value for reason in Reason})
+    if unknown:
+        known = ", ".join(reason.value for reason in Reason)
+        raise click.UsageError(f"no reason {unknown[0]!r}; there are: {known}")
+    if (partition is None) != (offset is None):
+        raise click.UsageError("--partition and --offset name one letter together")
+    place = None if partition is None or offset is None else (partition, offset)
+    choice = Choice(frozenset(reasons), limit, place, again, dry_run)
+    done = replay_letters(call.config(), choice)
+    rows = [("replayed" if not dry_run else "would be replayed", done["replayed"])]
+    rows += [("replayed before", done["before"])]
+    rows += [(f"refused: {why}", count) for why, count in done["refused"].items()]
+    call.result(done, output.table(rows, ["letters", "count"]))
 
 
 def _facts(record: Record) -> dict[str, Any]:
