@@ -19,7 +19,7 @@ from stream_mtl.errors import ForeignState
 
 # Raised by every change of how state evolves; harmless edits keep it. Ledgers of another version are
 # not rolled forward with digests compared.
-FOLD_VERSION = 4
+FOLD_VERSION = 5
 
 Partition = tuple[str, int]
 Positions = dict[Partition, int]  # the first offset not yet folded in
