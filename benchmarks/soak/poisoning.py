@@ -47,7 +47,12 @@ UNDEFENDED = (
     "memory.user_share=1",
     "optimizer.clip_row_loss=0",
 )
-COMMON = ("cut.file_span_ms=60000", "scoring.min_interval_ms=300000")
+# Neither changes what is learned by much, both save time.
+COMMON = (
+    "cut.file_span_ms=300000",
+    "scoring.min_interval_ms=21600000",
+    "scoring.quiet_users=0",
+)
 NAMES = {
     "steady": "no attack",
     "attack": "one id",
@@ -78,15 +83,14 @@ class Attacked:
     truth: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
 
     def records(self) -> Iterator[Record]:
-        honest, offset = 0, 0
-        for record in simulate(self.scenario, 3 * self.honest, self.seed):
+        honest = 0
+        for offset, record in enumerate(simulate(self.scenario, 3 * self.honest, self.seed)):
             if honest >= self.honest:
                 return
             honest += not record.attack
             for item_id, click, purchase, _ in record.truth or ():
                 self.truth[record.event_id, item_id] = (click, purchase)
             yield Record(TOPIC, 0, offset, None, as_line(record))
-            offset += 1
 
 
 def promoted_items(seed: int) -> frozenset[str]:
@@ -138,12 +142,12 @@ def keep_list(newest: dict[str, list[str]], key: Any, value: Any) -> None:
 
 
 def honest_auc(table: Table) -> dict[str, float]:
-    """Of the second half of what the shop itself showed, with its label known."""
+    """Of the second half of what the shop itself showed and whose label is known."""
     own_N = ~np.isnan(table.truth_NT[:, 0])
-    late_N = own_N & (own_N.cumsum() > own_N.sum() / 2)
     found = {}
     for t, task in enumerate(TASKS):
-        judged_N = late_N & table.known_NT[:, t] & ~np.isnan(table.served_NT[:, t])
+        told_N = own_N & table.known_NT[:, t]
+        judged_N = told_N & (told_N.cumsum() > told_N.sum() / 2)
         found[task] = 100 * exact_auc(
             table.served_NT[judged_N, t], table.label_NT[judged_N, t] > 0.5
         )
@@ -158,6 +162,8 @@ def shares(pipeline: Any) -> dict[str, tuple[float, float]]:
     learner = pipeline.parts.learner
     for name, memory in zip(pipeline.config.tasks, learner._memories, strict=True):
         user_R = memory.column("user_key_B").numpy()
+        if not len(user_R):
+            continue
         _, rows_U = np.unique(user_R, return_counts=True)
         found[name] = (
             float(rows_U.max() / len(user_R)),
@@ -180,7 +186,9 @@ def figures(arms: Mapping[tuple[str, bool], Arm]) -> list[Figure]:
                 arm.memory <= SHARE if asked else None,
             )
         )
-        told.append(Figure(f"{name}: share that all attacking ids hold", arm.attack_memory, "", None))
+        told.append(
+            Figure(f"{name}: share that all attacking ids hold", arm.attack_memory, "", None)
+        )
         for task in TASKS:
             cost = best.auc[task] - arm.auc[task]
             told.append(
@@ -213,8 +221,8 @@ def main() -> int:
     on, off = config_of([*text, *args.set, *gate]), config_of([*text, *UNDEFENDED])
     encoder = Memo(build(on).parts.encoder) if args.minilm else None
     arms: dict[tuple[str, bool], Arm] = {}
-    for scenario in dict.fromkeys(["steady", *args.scenario]):
-        for defended in (True,) if args.on_only else (True, False):
+    for defended in (True,) if args.on_only else (True, False):
+        for scenario in dict.fromkeys(["steady", *args.scenario]):
             arm = fold(scenario, args.events, args.seed, on if defended else off, encoder)
             arms[scenario, defended] = arm
             note(f"{scenario} {'on' if defended else 'off'}: {arm}")

@@ -24,6 +24,7 @@ from stream_mtl.events import (
     Search,
     View,
 )
+from stream_mtl.hashing import hash64
 from stream_mtl.settings_defence import Defence
 from stream_mtl.shop import affinity
 from stream_mtl.shop.buffers import Counts, Pairs
@@ -325,10 +326,10 @@ class Shop:
 
     def erase_user(self, user_id: str) -> bool:
         """Everything kept of one person; sums over all users stay. False when there was nothing."""
+        self._influence.erase(hash64(user_id))
         slot = self.users.slots.index.get(user_id)
         if slot is None:
             return False
-        self._influence.erase(int(self.users.slots.hashed[slot]))
         self._let_users_go(np.array([slot]))
         return True
 

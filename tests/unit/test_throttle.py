@@ -54,9 +54,7 @@ def test_old_event_times_bring_no_tokens() -> None:
 
 
 def test_counts_name_the_type_as_on_the_wire() -> None:
-    bought = [
-        Purchase(event_id=f"p{n}", time_ms=0, user_id="u1", item_id="i1") for n in range(3)
-    ]
+    bought = [Purchase(event_id=f"p{n}", time_ms=0, user_id="u1", item_id="i1") for n in range(3)]
     assert throttle(burst=1).admit(bought)[1] == {"throttled_purchase": 2}
 
 
