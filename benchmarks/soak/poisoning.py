@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from benchmarks.forgetting import Memo
@@ -38,6 +39,8 @@ from stream_mtl.simulator.attack import USER, Attacker
 from stream_mtl.simulator.record import as_line
 from workers import settings
 
+BLOCKS = 20
+Floats = npt.NDArray[np.float64]
 SHARE, POINTS = 0.01, 0.5  # asked: of any memory at most, and AUC points at most
 # What `defence`, and its like in other sections, does without them.
 UNDEFENDED = (
@@ -69,7 +72,8 @@ class Arm:
     attack_memory: float  # of any memory, that all attacking ids hold together
     lists: float  # share of honest users' newest lists with a promoted item
     places: float  # share of the places of these lists
-    totals: Mapping[str, int]
+    totals: Mapping[str, int] = field(repr=False)
+    judged: dict[str, tuple[Floats, Floats]] = field(repr=False)  # what was predicted, and labels
     held: dict[str, float] = field(default_factory=dict)  # by memory, the largest share of one user
 
 
@@ -123,13 +127,15 @@ def fold(scenario: str, honest: int, seed: int, config: Config, encoder: Any = N
     promoted = promoted_items(seed)
     hits = [[item in promoted for item in items] for items in newest.values() if items]
     held = shares(pipeline)
+    judged = honest_rows(_table(tap, stream.truth, item))
     return Arm(
-        auc=honest_auc(_table(tap, stream.truth, item)),
+        auc={task: 100 * exact_auc(p, y > 0.5) for task, (p, y) in judged.items()},
         memory=max(one for one, _ in held.values()),
         attack_memory=max(all_ for _, all_ in held.values()),
         lists=float(np.mean([any(hit) for hit in hits])),
         places=float(np.mean([place for hit in hits for place in hit])),
         totals=dict(pipeline.totals),
+        judged=judged,
         held={name: one for name, (one, _) in held.items()},
     )
 
@@ -141,17 +147,30 @@ def keep_list(newest: dict[str, list[str]], key: Any, value: Any) -> None:
         newest[name] = [item["item_id"] for item in items]
 
 
-def honest_auc(table: Table) -> dict[str, float]:
-    """Of the second half of what the shop itself showed and whose label is known."""
+def honest_rows(table: Table) -> dict[str, tuple[Floats, Floats]]:
+    """Predictions and labels of the second half of what the shop itself showed and whose label is known."""
     own_N = ~np.isnan(table.truth_NT[:, 0])
     found = {}
     for t, task in enumerate(TASKS):
         told_N = own_N & table.known_NT[:, t]
         judged_N = told_N & (told_N.cumsum() > told_N.sum() / 2)
-        found[task] = 100 * exact_auc(
-            table.served_NT[judged_N, t], table.label_NT[judged_N, t] > 0.5
-        )
+        found[task] = (table.served_NT[judged_N, t], table.label_NT[judged_N, t])
     return found
+
+
+def cost(task: str, before: Arm, after: Arm) -> tuple[float, float]:
+    """AUC points lost on the same rows, and their standard error: a jackknife over BLOCKS parts of the time."""
+    (p, y), (q, z) = before.judged[task], after.judged[task]
+    assert np.array_equal(y, z), "both are judged on the honest rows"
+    block = np.arange(len(y)) * BLOCKS // len(y)
+
+    def lost(kept: npt.NDArray[np.bool_]) -> float:
+        positive = y[kept] > 0.5
+        return 100 * (exact_auc(p[kept], positive) - exact_auc(q[kept], positive))
+
+    without = np.array([lost(block != k) for k in range(BLOCKS)])
+    error = np.sqrt((BLOCKS - 1) / BLOCKS * np.square(without - without.mean()).sum())
+    return lost(block >= 0), float(error)
 
 
 def shares(pipeline: Any) -> dict[str, tuple[float, float]]:
@@ -190,13 +209,13 @@ def figures(arms: Mapping[tuple[str, bool], Arm]) -> list[Figure]:
             Figure(f"{name}: share that all attacking ids hold", arm.attack_memory, "", None)
         )
         for task in TASKS:
-            cost = best.auc[task] - arm.auc[task]
+            lost, error = cost(task, best, arm)
             told.append(
                 Figure(
-                    f"{name}: {task}: AUC points lost of {best.auc[task]:.2f}",
-                    cost,
+                    f"{name}: {task}: AUC points lost of {best.auc[task]:.2f} (+- {error:.2f})",
+                    lost,
                     f"<= {POINTS}" if asked else "",
-                    cost <= POINTS if asked else None,
+                    lost <= POINTS if asked else None,
                 )
             )
         told.append(Figure(f"{name}: honest lists with a promoted item", arm.lists, "", None))
