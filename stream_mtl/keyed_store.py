@@ -7,6 +7,11 @@ keeps a prefix. Invariant: held = the largest keys above `threshold`, the larges
 never falls: after an erasure, older rows at or below it are gone for good, and admitting only new ones would
 favour them.
 
+Of one user at most `most` units are held, those with the largest keys: a bottom-k within the user, then among all. What
+is offered then is what every user offers up to that, so for who offers less the sample is as uniform as without, and
+still the same in every order. Only a merge of two memories in which a user had reached the limit holds a few units
+less than it could, until others come.
+
 Legend: U unit slots, L rows a unit, R = U * L row slots, N units offered or taken, B rows of a batch, S stored logits.
 """
 
