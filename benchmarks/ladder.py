@@ -64,9 +64,9 @@ class Tap:
             self.shown.append(tuple(column.numpy().copy() for column in columns))
             return batch
 
-        def predicted(prob_BT: torch.Tensor) -> None:
-            self.served.append(prob_BT.cpu().numpy().copy())
-            served(prob_BT)
+        def predicted(output_BC: torch.Tensor, champion_BC: torch.Tensor | None = None) -> None:
+            self.served.append(output_BC.cpu().numpy().copy())
+            served(output_BC, champion_BC)
 
         def labelled(outcomes: Sequence[Any]) -> Rows:
             made = rows(outcomes)

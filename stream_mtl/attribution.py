@@ -38,6 +38,7 @@ class Emitting:
     user_id: str
     exposures: list[Exposure] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
+    bare: int = 0  # purchases of what their user was never shown and never clicked
 
 
 def click_span(config: Join) -> int:
@@ -184,7 +185,11 @@ def _say(
 
 
 def _confirm(state: UserJoin, touch: Touch, config: Join, out: Emitting) -> None:
-    """No exposure came for the touch: its own becomes real, clicked at once."""
+    """No exposure came for the touch: its own becomes real, clicked at once; of a bare purchase where that is learned from."""
+    if touch.kind == PURCHASE:
+        out.bare += 1
+        if config.bare_purchases == "ignore":
+            return
     exposure = _held(state, touch) or open_touched(state, touch, out)
     exposure.provisional = False
     exposure.clicked, exposure.touched = [0], {0: touch.time_ms}

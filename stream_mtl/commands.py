@@ -71,6 +71,8 @@ def set_task_weight(fold: Fold, given: Arguments, moment: Moment) -> Done:
 def erase_user(fold: Fold, given: Arguments, moment: Moment) -> Done:
     user_id, parts = str(given["user_id"]), fold.parts
     key = hash64(user_id, "user")
+    parts.throttle.erase(user_id)
+    parts.row_limit.erase(key)
     parts.join.erase(user_id)
     parts.recall.erase(hash64(user_id))
     if parts.towers is not None:

@@ -20,11 +20,13 @@ from stream_mtl.publish_gate import PublishGate
 from stream_mtl.reactions import Reactions
 from stream_mtl.recall import Recall
 from stream_mtl.retrieval import SOURCES, Retrieval
+from stream_mtl.row_limit import RowLimit
 from stream_mtl.scoring import Scoring
 from stream_mtl.shop import Shop
 from stream_mtl.spans import Spans
 from stream_mtl.text import Encoder, load_encoder
 from stream_mtl.thinning import thinner
+from stream_mtl.throttle import Throttle
 from stream_mtl.two_tower import TwoTower
 from stream_mtl.watermark import Watermark
 
@@ -38,7 +40,7 @@ def compose(config: Config, lineage: str) -> Pipeline:
 
 def parts(config: Config, encoder: Encoder) -> Parts:
     """The stages, empty."""
-    shop = Shop(config.features, encoder.dim, attributes(config.tasks))
+    shop = Shop(config.features, encoder.dim, attributes(config.tasks), config.defence)
     towers = TwoTower(shop, config.retrieval, config.seed) if config.retrieval.learned else None
     retrieval = Retrieval(shop, config, towers)
     recall = Recall(shop, SOURCES, config.scoring.candidates)
@@ -57,9 +59,11 @@ def parts(config: Config, encoder: Encoder) -> Parts:
     gate = PublishGate(config.gate, features.spec.tasks, learner.serving, config.seed)
     return Parts(
         watermark=Watermark(config.join.out_of_order_ms, config.cut.idle_cuts),
+        throttle=Throttle(config.defence),
         join=LabelJoin(joining(config.join, config.tasks)),
         shop=shop,
         features=features,
+        row_limit=RowLimit(config.defence),
         evaluation=evaluation,
         pending=Pending(
             features.spec,

@@ -18,6 +18,7 @@ from stream_mtl.settings_base import NonNegative as NonNegative
 from stream_mtl.settings_base import Positive as Positive
 from stream_mtl.settings_base import Section as Section
 from stream_mtl.settings_base import Share as Share
+from stream_mtl.settings_defence import Defence as Defence
 from stream_mtl.settings_learning import Balancer as Balancer
 from stream_mtl.settings_learning import Learner as Learner
 from stream_mtl.settings_learning import Memory as Memory
@@ -110,6 +111,11 @@ class Join(Section):
         2_000, description="the watermark trails the newest event by this"
     )
     max_items: Positive = Field(50, description="items kept of one exposure")
+    bare_purchases: Literal["learn", "ignore"] = Field(
+        "learn",
+        description="a purchase of what its user was never shown and never clicked: a positive label, or none (where"
+        " clicks or impressions are logged)",
+    )
 
     @property
     def early_wait(self) -> int | None:
@@ -396,6 +402,7 @@ class Config(Section):
     adapt: Adapt = Adapt()
     fine_tune: FineTune = FineTune()
     gate: Gate = Gate()
+    defence: Defence = Defence()
     checkpoint: Checkpoint = Checkpoint()
     dlq: DeadLetters = DeadLetters()
     metrics: Metrics = Metrics()
@@ -435,6 +442,7 @@ SECTION_CLASS: dict[str, KeyClass] = {
     "adapt": "soft",
     "fine_tune": "shape",
     "gate": "soft",
+    "defence": "soft",
     "checkpoint": "runtime",
     "dlq": "runtime",  # when to read, and how a letter looks: nothing of it is in the state
     "metrics": "runtime",

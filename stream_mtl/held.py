@@ -29,6 +29,7 @@ class Held:
     device: torch.device
     edges: tuple[float, ...] = (0.5,)  # ascending; K - 1 of them part the labels into K classes
     recent: float = 0.25  # two_store: share of what is newest
+    user_share: float = 1.0  # of the units that there is room for, one user's at most
 
     @property
     def own(self) -> int:

@@ -122,8 +122,12 @@ def task_losses(
     kinds: Sequence[TaskKind],
     spread_T: Tensor,
     shift_BC: Tensor | None = None,
+    most: float = 0.0,
 ) -> Tensor:
-    """Per task (T): label losses over the spread of its labels, plus the logit terms."""
+    """Per task (T): label losses over the spread of its labels, plus the logit terms.
+
+    `most`: what a row of a task with classes loses by its label at most, in nats; beyond it the gradient is 0. 0: no limit.
+    """
     batch = rows.batch
     shifted_BC = exposed(logit_BC, batch, kinds)
     if shift_BC is not None:
@@ -137,6 +141,8 @@ def task_losses(
             batch.list_key_B,
             batch.offset_B != 0,
         )
+        if most and kind.spread != "variance":
+            loss_B = loss_B.clamp(max=most)
         if kind.correction is not None:
             loss_B = loss_B + _corrected(rows, shifted_BC, kind.tasks, kind.correction)
         losses.append((loss_B * rows.share_BT[:, task]).sum())

@@ -7,6 +7,11 @@ keeps a prefix. Invariant: held = the largest keys above `threshold`, the larges
 never falls: after an erasure, older rows at or below it are gone for good, and admitting only new ones would
 favour them.
 
+Of one user at most `most` units are held, those with the largest keys: a bottom-k within the user, then among all. What
+is offered then is what every user offers up to that, so for who offers less the sample is as uniform as without, and
+still the same in every order. Only a merge of two memories in which a user had reached the limit holds a few units
+less than it could, until others come.
+
 Legend: U unit slots, L rows a unit, R = U * L row slots, N units offered or taken, B rows of a batch, S stored logits.
 """
 
@@ -29,6 +34,7 @@ from stream_mtl.memory_units import Ints, Keys, Units, group, random_keys, wante
 from stream_mtl.state import State
 
 LIST_ROWS = 20  # a click, its 15 candidate and 4 uniform negatives: longer lists are thinned
+NOBODY = 0  # user key of rows that are of no user: no share is taken of them
 _CLAMP = 10.0  # logits beyond this say no more than "certain"; keeps the DER++ term finite
 _NOT_STORED = ("label_BT", "mask_BT")
 
@@ -81,6 +87,8 @@ class KeyedStore:
         units = max(1, rows // self._unit_rows)
         self._key_U: Ints = np.full(units, -1, dtype=np.int64)
         self._count_U: Ints = np.zeros(units, dtype=np.int64)
+        self._user_U: Ints = np.zeros(units, dtype=np.int64)  # as in the rows, but on the host
+        self._most = max(1, int(held.user_share * units))  # units of one user
         self._threshold = -1
         self._index()
         contents = columns(held, units * self._unit_rows)
@@ -132,7 +140,9 @@ class KeyedStore:
         own = self._held.own
         if not len(units.key_N):
             return 0
-        slot_N = self._place(units.key_N)
+        start_N = np.cumsum(units.count_N) - units.count_N
+        user_N = batch.user_key_B.cpu().numpy()[units.row_R[start_N]]
+        slot_N = self._place(units.key_N, user_N)
         units, slot_N = units.only(slot_N >= 0), slot_N[slot_N >= 0]
         if not len(slot_N):
             return 0
@@ -213,7 +223,7 @@ class KeyedStore:
         live_UL = np.arange(self._unit_rows) < self._count_U[:, None]
         slot_N = np.flatnonzero((match_UL & live_UL & (self._key_U >= 0)[:, None]).any(1))
         erased = int(self._count_U[slot_N].sum())
-        self._key_U[slot_N], self._count_U[slot_N] = -1, 0
+        self._key_U[slot_N], self._count_U[slot_N], self._user_U[slot_N] = -1, 0, 0
         self._index()
         for tensor in self._rows.values():
             tensor[match_R] = 0
@@ -244,12 +254,13 @@ class KeyedStore:
             raise StateError("only memories of one task and one seed can be merged")
         self._raise_threshold(other._threshold)
         source_N = other._slot_sorted
-        slot_N = self._place(other._key_U[source_N])
+        slot_N = self._place(other._key_U[source_N], other._user_U[source_N])
         self._copy_rows(other, source_N[slot_N >= 0], slot_N[slot_N >= 0])
 
     def _copy_rows(self, other: KeyedStore, source_N: Ints, slot_N: Ints) -> None:
         count_N = other._count_U[source_N]
         self._count_U[slot_N] = count_N
+        self._user_U[slot_N] = other._user_U[source_N]
         source = self._to_device(self._row_slots(source_N, count_N))
         target = self._to_device(self._row_slots(slot_N, count_N))
         for name, tensor in self._rows.items():
@@ -285,6 +296,7 @@ class KeyedStore:
             tensor.copy_(state[name])
         self._key_U[:] = state["key_U"].cpu().numpy()
         self._count_U[:] = state["count_U"].cpu().numpy()
+        self._user_U[:] = state["user_key_B"].cpu().numpy()[:: self._unit_rows]
         self._threshold = state["threshold"]
         self._index()
 
@@ -303,12 +315,14 @@ class KeyedStore:
         at_N = np.minimum(at_N, len(self._key_sorted) - 1)
         return at_N, self._key_sorted[at_N] == key_N
 
-    def _place(self, key_N: Ints) -> Ints:
+    def _place(self, key_N: Ints, user_N: Ints) -> Ints:
         """A slot for each of these distinct keys, or -1 where it is turned away."""
         slot_N = np.full(len(key_N), -1, dtype=np.int64)
         at_N, found_N = self._find(key_N)
         slot_N[found_N] = self._slot_sorted[at_N[found_N]]
         new = np.flatnonzero(~found_N & (key_N > self._threshold))
+        if self._most < len(self._key_U):
+            new = self._within_share(new, key_N, user_N, slot_N)
         new = new[np.argsort(key_N[new], kind="stable")]
         excess = len(self._key_sorted) + len(new) - len(self._key_U)
         if excess > 0:
@@ -319,11 +333,33 @@ class KeyedStore:
         if len(new):
             free = np.flatnonzero(self._key_U < 0)[: len(new)]
             slot_N[new] = free
-            self._key_U[free] = key_N[new]
+            self._key_U[free], self._user_U[free] = key_N[new], user_N[new]
             before = np.searchsorted(self._key_sorted, key_N[new])
             self._key_sorted = np.insert(self._key_sorted, before, key_N[new])
             self._slot_sorted = np.insert(self._slot_sorted, before, free)
         return slot_N
+
+    def _within_share(self, new: Ints, key_N: Ints, user_N: Ints, slot_N: Ints) -> Ints:
+        """Those of the new keys that are among their user's largest; who they put out goes, in `slot_N` too."""
+        users = np.unique(user_N[new])
+        if not len(users):
+            return new
+        at_U = np.minimum(np.searchsorted(users, self._user_U), len(users) - 1)
+        slot_H = np.flatnonzero((users[at_U] == self._user_U) & (self._key_U >= 0))
+        user_A = np.concatenate((self._user_U[slot_H], user_N[new]))
+        key_A = np.concatenate((self._key_U[slot_H], key_N[new]))
+        order = np.lexsort((-key_A, user_A))
+        of = user_A[order]
+        rank = np.arange(len(of)) - np.searchsorted(of, of)
+        over = order[(rank >= self._most) & (of != NOBODY)]
+        if not len(over):
+            return new
+        gone = slot_H[over[over < len(slot_H)]]
+        if len(gone):
+            self._key_U[gone], self._count_U[gone] = -1, 0
+            self._index()
+            slot_N[np.isin(slot_N, gone)] = -1
+        return np.delete(new, over[over >= len(slot_H)] - len(slot_H))
 
     def _raise_threshold(self, key: int) -> None:
         """Turns away everything at or below `key`, what is held included."""

@@ -60,6 +60,7 @@ class Emitted(NamedTuple):
     outcomes: Sequence[Outcome] = ()
     timers: tuple[int, ...] = ()
     duplicate: bool = False  # the event was seen before and changed nothing
+    bare: int = 0  # purchases that nothing explained, as they were settled
 
 
 _SHOWING: Final = (Impression, Search)
@@ -91,7 +92,7 @@ def on_event(state: UserJoin | None, event: UserEvent, config: Join) -> tuple[Us
     timers = _timers(state, config)
     if out is None:
         return state, Emitted(timers=timers) if timers else _NOTHING
-    return state, Emitted(out.exposures, out.outcomes, timers)
+    return state, Emitted(out.exposures, out.outcomes, timers, bare=out.bare)
 
 
 def on_timer(state: UserJoin, time_ms: int, config: Join) -> tuple[UserJoin | None, Emitted]:
@@ -109,8 +110,8 @@ def on_timer(state: UserJoin, time_ms: int, config: Join) -> tuple[UserJoin | No
         apply(state, touch, config, out)
     close_due(state, config, time_ms, out)
     if not state.open and not state.pending and time_ms >= state.newest + config.dedup_ms:
-        return None, Emitted(out.exposures, out.outcomes)
-    return state, Emitted(out.exposures, out.outcomes, _timers(state, config))
+        return None, Emitted(out.exposures, out.outcomes, bare=out.bare)
+    return state, Emitted(out.exposures, out.outcomes, _timers(state, config), bare=out.bare)
 
 
 def _remember(state: UserJoin, event: UserEvent, config: Join) -> bool:
@@ -193,7 +194,8 @@ def _touch(
         event.time_ms, kind, event.event_id, event.item_id, request, order, False,
         event.domain, surface, query, event.device, position, said,
     )  # fmt: skip
-    if kind != REFUND and find(state, touch, config, settled=False) is None:
+    opens = kind != REFUND and (kind != PURCHASE or config.bare_purchases == "learn")
+    if opens and find(state, touch, config, settled=False) is None:
         if touch.event_id in state.by_id:
             return False
         open_touched(state, touch, out)
@@ -264,7 +266,7 @@ class LabelJoin:
 
     Timers fire in the order of (time, user), so the outcomes do not depend on how often the watermark
     moves. `counts` (of the whole lineage) has exposures by the path they took (impression, search,
-    click), withdrawn stand-ins, corrections, duplicates and late events.
+    click), withdrawn stand-ins, corrections, duplicates, late events, and purchases that nothing explains.
     """
 
     def __init__(self, config: Join) -> None:
@@ -282,6 +284,7 @@ class LabelJoin:
                 "corrections",
                 "duplicates",
                 "late",
+                "bare_purchases",
             ),
             0,
         )
@@ -337,6 +340,7 @@ class LabelJoin:
         return joined
 
     def _collect(self, user: str, emitted: Emitted, joined: Joined) -> None:
+        self.counts["bare_purchases"] += emitted.bare
         joined.exposures.extend(emitted.exposures)
         for outcome in emitted.outcomes:
             joined.outcomes.append(outcome)

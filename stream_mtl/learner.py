@@ -419,7 +419,8 @@ class Learner:
     ) -> tuple[Tensor, Tensor]:
         """Of each task (T), and which are active: labels, remembered logits, and what the method adds."""
         shift_BC = logit_shift(rows, self._kinds, self._aid.fresh_shift(fresh))
-        loss_T = task_losses(rows, logit_BC, self._kinds, spread_T, shift_BC)
+        most = self._config.optimizer.clip_row_loss
+        loss_T = task_losses(rows, logit_BC, self._kinds, spread_T, shift_BC, most)
         active_T = active_tasks(rows)
         more_T = self._aid.losses(fresh, logit_BC[: len(fresh)])
         if more_T is not None:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from schemas.scores import CheckpointRef, LedgerRange, LedgerRecord, TopicIdentity
 from stream_mtl.cut import Coordinates, Cut, CutResult, Range, Record
 from stream_mtl.errors import ForeignState
+from stream_mtl.rollback import targets_of
 
 # Raised by every change of how state evolves; harmless edits keep it. Ledgers of another version are
 # not rolled forward with digests compared.

@@ -35,6 +35,7 @@ def held_rows(
             device,
             kind.edges,
             settings.recent,
+            settings.user_share,
         )
         for name, kind in zip(spec.tasks, kinds, strict=True)
     ]

@@ -25,6 +25,7 @@ from prometheus_client import (
 
 from schemas.scores import Reason
 from stream_mtl.config import Config
+from stream_mtl.throttle import KINDS as THROTTLED
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MAX_PARTITIONS = (
@@ -65,6 +66,11 @@ METRICS: dict[str, Declared] = {
     "events_consumed": _counter("Input records committed", "topic", "kind"),
     "events_rejected": _counter("Input records refused", "reason"),
     "events_deduplicated": _counter("Events dropped as duplicates"),
+    "events_throttled": _counter("Events beyond their user's rate, which change nothing", "kind"),
+    "events_uncounted": _counter(
+        "Events beyond their user's share, which move the user's own history alone"
+    ),
+    "bare_purchases": _counter("Purchases of what the user was never shown and never clicked"),
     "dlq_records": _counter("Dead letters committed", "reason"),
     "breaker_open": _gauge("1 while too many rejects hold up reading"),
     "paused": _gauge("1 while a command keeps events from being read"),
@@ -100,6 +106,7 @@ METRICS: dict[str, Declared] = {
     "loss": _gauge("Normalised loss of the newest step", "task"),
     "task_weight": _gauge("What the balancer gave the task in the newest step", "task"),
     "labels_joined": _counter("Labels that matured", "task", "result"),
+    "rows_left_out": _counter("Labelled rows beyond their user's share, not learned from"),
     "replay_memory_rows": _gauge("Rows kept for rehearsal", "task"),
     "rehearsal_ratio": _gauge("Rehearsed rows a fresh row in the newest step"),
     "grad_norm": _gauge("Before clipping, of the newest step"),
@@ -242,6 +249,7 @@ class Metrics:
                 for r in ("positive", "negative")
             ],
             "build_info": [{"kind": _release()}],
+            "events_throttled": [{"kind": kind} for kind in THROTTLED],
             "consumer_lag_records": [],
         }
         for name, (_, _, labels, _) in METRICS.items():

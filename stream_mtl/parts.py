@@ -15,10 +15,12 @@ from stream_mtl.pending import Pending
 from stream_mtl.publish_gate import PublishGate
 from stream_mtl.reactions import Reactions
 from stream_mtl.recall import Recall
+from stream_mtl.row_limit import RowLimit
 from stream_mtl.scoring import Scoring
 from stream_mtl.shop import Shop
 from stream_mtl.spans import Spans
 from stream_mtl.text import Encoder
+from stream_mtl.throttle import Throttle
 from stream_mtl.two_tower import TwoTower
 from stream_mtl.watermark import Watermark
 
@@ -28,9 +30,11 @@ class Parts:
     """In the order of the flow."""
 
     watermark: Watermark
+    throttle: Throttle
     join: LabelJoin
     shop: Shop
     features: Features
+    row_limit: RowLimit
     evaluation: Evaluation
     pending: Pending
     learner: Learner
@@ -46,9 +50,11 @@ class Parts:
         """Those that keep something between steps, by the names their state is saved under."""
         whole: dict[str, states.Stateful] = {
             "watermark": self.watermark,
+            "throttle": self.throttle,
             "join": self.join,
             "shop": self.shop,
             "features": self.features,
+            "row_limit": self.row_limit,
             "evaluation": self.evaluation,
             "pending": self.pending,
             "learner": self.learner,

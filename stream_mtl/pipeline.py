@@ -4,6 +4,9 @@
       serde     join      features    learner       scoring
       \\-> reject (dead letter)        evaluation reads the predictions made at serving
 
+No user may move much of what all share: `throttle` stands before the join, `row_limit` behind the features, and the
+shop's counts and the memories hold at most a share of one user.
+
 Nothing but the cut enters a step: no clock, no poll timing, no unsaved randomness. So the same cuts give
 the same state and the same outputs, and a crash is repaired by folding them again.
 """
@@ -57,10 +60,13 @@ class Pipeline:
         self._event_time = max(self._event_time, event_time)
         counts: Counter[str] = Counter(events=len(cut.records), rejected=len(decoded.rejects))
 
-        outcomes = self._join_and_look(decoded.events, counts)
+        events, throttled = self.parts.throttle.admit(decoded.events)
+        counts.update(throttled)
+        bare = self.parts.join.counts["bare_purchases"]
+        outcomes = self._join_and_look(events, counts)
         outcomes += self._advance(cut, decoded)
-        refused = self._learn(outcomes, counts)
-        examples = self._examples(refused, cut, counts)
+        counts["bare_purchases"] += self.parts.join.counts["bare_purchases"] - bare
+        examples = self._examples(self._learn(outcomes, counts), cut, counts)
         decided, drifts = self._decided(), self.parts.reactions.drifts
         obeyed, said = obey(self, decoded.commands, self._moment(cut), cut.targets, cut.number)
         scores, left_out = self._publish(cut, counts)
@@ -84,6 +90,7 @@ class Pipeline:
             parts.shop.apply(joined.events)
             outcomes += joined.outcomes
             counts["duplicates"] += joined.duplicates
+        counts["uncounted_events"] += parts.shop.take_uncounted()
         self._predict(opened)
         self._encode_texts()
         counts.update(parts.recall.take())
@@ -129,7 +136,7 @@ class Pipeline:
         self.reports = []
         parts.reactions.begin()
         if outcomes:
-            rows = parts.features.rows(outcomes)
+            rows = parts.row_limit.limited(parts.features.rows(outcomes))
             parts.evaluation.observe(rows.served_BC, rows.batch)
             parts.publish_gate.observe(rows.champion_BC, rows.served_BC, rows.batch)
             held_out_B = parts.evaluation.is_probe(rows.batch.list_key_B)
@@ -141,8 +148,10 @@ class Pipeline:
                 parts.pending.add(rows.early.select(~probe_B))
             parts.pending.add(lesson.select(~held_out_B))
             parts.learner.correct(rows.corrections)
-            parts.pending.add(rows.corrections)
-            counts["example_rows"] += len(rows.batch) + len(rows.corrections)
+            corrections = parts.row_limit.within(rows.corrections)
+            parts.pending.add(corrections)
+            counts["example_rows"] += len(rows.batch) + len(corrections)
+            counts["left_out_rows"] += parts.row_limit.take()
             parts.reactions.observed(self._event_time)
         refused = []
         for batch in parts.pending.full():

@@ -72,6 +72,9 @@ class Memory(Section):
     )
     rows: Positive = Field(8_192, description="rows a task")
     bytes: NonNegative = Field(0, description="bytes a task, instead of rows; 0 = use rows")
+    user_share: float = Field(
+        0.01, gt=0, le=1, description="of its room, one user's rows at most; 1 = no limit"
+    )
     recent: float = Field(
         0.25, gt=0, lt=1, description="two_store: the newest rows' share of room and of draws"
     )
@@ -125,7 +128,11 @@ class Optimizer(Section):
     weight_decay: float = Field(1e-5, ge=0)
     table: Literal["rowwise_adagrad", "sgd"] = "rowwise_adagrad"
     table_lr: float = Field(0.01, gt=0)
-    clip_norm: float = Field(5.0, gt=0)
+    clip_norm: float = Field(5.0, gt=0, description="of the gradient of a step")
+    clip_row_loss: NonNegative = Field(
+        12,
+        description="nats beyond which a row's label teaches nothing more, as if it were a lie; 0 = no limit",
+    )
 
 
 class Learner(Section):

@@ -49,6 +49,7 @@ SECTIONS = {
     "adapt": "What the learner does after an alarm and while it forgets; by default nothing.",
     "fine_tune": "Training the head of one task alone, by the leave of the gate.",
     "gate": "When a model, or a head, may take the place of the one that serves.",
+    "defence": "What one user may move: against floods, fake clicks and fake orders.",
     "drift": "Alarms when a task's quality changes: adwin, page_hinkley, kswin.",
     "checkpoint": "Kept in `state`; the ledger covers what came after the newest one.",
     "dlq": "Dead letters.",

@@ -252,12 +252,26 @@ class Trainer:
         self._committed_at = self._ports.elapsed()
 
     def _hold(self) -> None:
-        """The breaker is open: alive, not ready, reading nothing until the rest is over, or by command."""
-        if self._options.until_idle:
-            raise ConfigError(
-                f"more than {self._config.dlq.breaker_share:.0%} of the last {self._config.dlq.breaker_window} "
-                "records were refused: a broken producer. `dlq ls` names the reasons; mend it, or raise "
-                "dlq.breaker_share"
+        """Paused, or the breaker is open: alive, not ready, reading commands alone."""
+        self._tell_of_holding(True)
+        cut = self._ports.source.next_commands(self._number, self._stop.is_set)
+        if cut is not None:
+            self._fold_and_commit(cut)
+        elif self._options.until_idle and self._ports.source.commands_at_end:
+            raise ConfigError(self._why_held())
+        else:
+            self._refresh()
+
+    def _tell_of_holding(self, holding: bool) -> None:
+        if holding or self._held:
+            self._observer.holding(self._fold.paused, self._ports.source.lag())
+        self._held = holding
+
+    def _why_held(self) -> str:
+        if self._fold.paused:
+            return (
+                "a command paused reading, so the end of the input is never reached; `stream-mtl control resume`"
+                " reads on"
             )
         return (
             f"more than {self._config.dlq.breaker_share:.0%} of the last {self._config.dlq.breaker_window} "

@@ -10,11 +10,22 @@ from typing import TYPE_CHECKING
 from stream_mtl import metrics as declared
 from stream_mtl.cut import CutResult
 from stream_mtl.metrics import Metrics
+from stream_mtl.throttle import KINDS as THROTTLED
+from stream_mtl.throttle import PREFIX as THROTTLED_AS
 from workers.observer import CheckpointFacts, CutFacts, Fact, Phase, Quality, Silent
 
 if TYPE_CHECKING:
     from stream_mtl.step_report import StepReport
 
+_COUNTED = {  # metric -> its name among the counts of a cut
+    "bare_purchases": "bare_purchases",
+    "events_deduplicated": "duplicates",
+    "events_uncounted": "uncounted_events",
+    "recall_asked": "recall_asked",
+    "recall_found": "recall_found",
+    "recall_listed": "recall_listed",
+    "rows_left_out": "left_out_rows",
+}
 _QUALITY_S = 2.0  # quality costs a summary: not at every cut
 
 
@@ -163,9 +174,10 @@ class Watch(Silent):
             if reject.stage != "learner":  # a row, not an event
                 metrics.add("events_rejected", reason=reject.reason)
             metrics.add("dlq_records", reason=reject.reason)
-        metrics.add("events_deduplicated", result.counts.get("duplicates", 0))
-        for name in ("recall_asked", "recall_found", "recall_listed"):
-            metrics.add(name, result.counts.get(name, 0))
+        for name, count in _COUNTED.items():
+            metrics.add(name, result.counts.get(count, 0))
+        for kind in THROTTLED:
+            metrics.add("events_throttled", result.counts.get(THROTTLED_AS + kind, 0), kind=kind)
         metrics.add("commits", result="committed")
         metrics.observe("commit_duration_seconds", facts.commit_seconds)
         if facts.open_seconds:

@@ -18,7 +18,8 @@ from stream_mtl.state import State
 
 class Memory(Protocol):
     """Guarantees: capacity holds; adding is idempotent by row key; what is sampled depends only on
-    contents and generator; a row whose label of the own task is unknown is never stored.
+    contents and generator; a row whose label of the own task is unknown is never stored; of one user at most
+    `Held.user_share` of the room is held.
     """
 
     def __len__(self) -> int:

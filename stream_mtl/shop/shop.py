@@ -24,6 +24,8 @@ from stream_mtl.events import (
     Search,
     View,
 )
+from stream_mtl.hashing import hash64
+from stream_mtl.settings_defence import Defence
 from stream_mtl.shop import affinity
 from stream_mtl.shop.buffers import Counts, Pairs
 from stream_mtl.shop.catalogue import (
@@ -42,9 +44,11 @@ from stream_mtl.shop.profiles import Profiles
 from stream_mtl.shop.slots import Slots, Vocabulary
 from stream_mtl.shop.users import Queries, Users
 from stream_mtl.state import State, nest, unnest
+from stream_mtl.user_share import UserShare
 
 TOGETHER = 5  # distinct recent items that a click is linked with
 QUERY_LASTS_MS = 30 * 60_000  # a click this long after a query counts as an answer to it
+INFLUENCE_HALF_LIFE = 10_000  # events that count, over which one user's share of them is taken
 CHECKS = 100  # expiry is looked for this many times in the shortest time to live
 
 
@@ -65,8 +69,12 @@ class Shop:
         settings: Settings,
         text_dim: int,
         attributes: Mapping[str, Sequence[str] | int] | None = None,
+        defence: Defence | None = None,
     ) -> None:
-        """`attributes` of the profile that are to be remembered: their values, or how many there may be."""
+        """`attributes` of the profile that are to be remembered: their values, or how many there may be.
+
+        `defence`: how much of the counts and links one user may be; None: no limit.
+        """
         self.settings, self.text_dim = settings, text_dim
         self.items = Catalogue(settings, text_dim)
         self.users = Users(settings)
@@ -76,6 +84,14 @@ class Shop:
         self.fadings = tuple(Fading(settings.half_life_ms * speed) for speed in SPEEDS)
         self.crowd_2N = np.zeros((2, affinity.BUCKETS))  # tokens shown, acted upon, slow half-life
         self.link_fading = Fading(settings.half_life_ms * SPEEDS[-1])
+        self._influence = UserShare(1.0, 1, INFLUENCE_HALF_LIFE)
+        self._item_burst, self._item_period_ms = 0, 0
+        if defence is not None:
+            self._influence = UserShare(
+                defence.user_share, defence.least_events, INFLUENCE_HALF_LIFE
+            )
+            self._item_burst, self._item_period_ms = defence.item_burst, defence.item_period_ms
+        self._uncounted = 0
         self.now_ms = 0  # newest event time seen
         self.keep_visits = False  # whoever takes them says so
         self._visits: list[tuple[int, int, list[int]]] = []
@@ -124,7 +140,8 @@ class Shop:
             self._act(user, event, event.item_id, BOUGHT, "")
         elif isinstance(event, Refund):
             item = self.item_slot(event.item_id, event.time_ms)
-            self._counts.add([item], user, BOUGHT, event.time_ms, -1.0)
+            if self._counts_for(user):
+                self._counts.add([item], user, BOUGHT, event.time_ms, -1.0)
         elif isinstance(event, Review):
             self.item_slot(event.item_id, event.time_ms)
         elif isinstance(event, Profile):
@@ -136,17 +153,20 @@ class Shop:
         if not event.items:
             return
         time_ms, domain = event.time_ms, event.domain
+        counted = self._counts_for(user)
         slots = self.items.slots.known([entry.item_id for entry in event.items], time_ms)
         if slots is not None:
             self.items.place(slots, domain)
-            self._counts.add(slots, user, SHOWN, time_ms, 1.0)
+            if counted:
+                self._counts.add(slots, user, SHOWN, time_ms, 1.0)
             self.users.see(user, slots)
             return
         shown = []
         for entry in event.items:  # a new item may put out an old one, even of this very list
             slot = self.item_slot(entry.item_id, time_ms)
             self.items.place([slot], domain)
-            self._counts.add([slot], user, SHOWN, time_ms, 1.0)
+            if counted:
+                self._counts.add([slot], user, SHOWN, time_ms, 1.0)
             shown.append(slot)
         self.users.see(user, shown)
 
@@ -160,23 +180,43 @@ class Shop:
         return query
 
     def _act(self, user: int, event: Event, item_id: str, kind: int, query_text: str) -> None:
-        """A click, view, cart or purchase: counts, links to what came before, the history."""
+        """A click, view, cart or purchase: counts, links to what came before, the history.
+
+        Beyond its user's share, or its user's share of the item, it is in the user's own history alone.
+        """
         item, time_ms = self.item_slot(item_id, event.time_ms), event.time_ms
         self.items.place([item], event.domain)
-        self._counts.add([item], user, kind, time_ms, 1.0)
         self._touched["popular:"] = None
         self._touched[f"popular:{event.domain}"] = None
+        fresh = not self._item_burst or (
+            self.users.acts(user, item, time_ms - self._item_period_ms) < self._item_burst
+        )
+        counted = self._counts_for(user, fresh)
+        if counted:
+            self._counts.add([item], user, kind, time_ms, 1.0)
         columns = self.users.columns
         query = self._ask(user, event, query_text) if query_text else int(columns.query[user])
-        if query >= 0 and time_ms - columns.query_ms[user] <= QUERY_LASTS_MS:
+        if counted and query >= 0 and time_ms - columns.query_ms[user] <= QUERY_LASTS_MS:
             self._answers.add(query, item, time_ms)
         previous = self.users.recent(user, item, TOGETHER)
-        self._covisits.add_both_ways(item, previous, time_ms)
-        if self.users.remember(user, item, kind, time_ms) and previous:
+        if counted:
+            self._covisits.add_both_ways(item, previous, time_ms)
+        if self.users.remember(user, item, kind, time_ms) and previous and counted:
             self._moves.add(previous[0], item, time_ms)
             if self.keep_visits:
                 who = int(self.users.slots.hashed[user])
                 self._visits.append((who, item, previous))
+
+    def _counts_for(self, user: int, fresh: bool = True) -> bool:
+        """Whether an event of this user moves what everybody shares."""
+        counted = fresh and self._influence.admit(int(self.users.slots.hashed[user]))
+        self._uncounted += not counted
+        return counted
+
+    def take_uncounted(self) -> int:
+        """Events since the last call that moved their user's history alone."""
+        uncounted, self._uncounted = self._uncounted, 0
+        return uncounted
 
     # ---- slots, made on first sight
 
@@ -286,6 +326,7 @@ class Shop:
 
     def erase_user(self, user_id: str) -> bool:
         """Everything kept of one person; sums over all users stay. False when there was nothing."""
+        self._influence.erase(hash64(user_id))
         slot = self.users.slots.index.get(user_id)
         if slot is None:
             return False
@@ -417,6 +458,7 @@ class Shop:
             "crowd_2N": torch.from_numpy(self.crowd_2N),
             "devices": self.devices.names[1:],
             "texts": [list(entry) for entry in self._texts],
+            **nest("influence", self._influence.state()),
             **nest("items", self.items.state()),
             **nest("users", self.users.state()),
             **nest("profiles", self.profiles.state(self.users.slots.used)),
@@ -435,6 +477,7 @@ class Shop:
         self.devices.restore(["", *state["devices"]])
         self._texts = [PendingText(*entry) for entry in state["texts"]]
         self._start_buffers()
+        self._influence.restore(unnest("influence", state))
         self.items.restore(unnest("items", state))
         self.users.restore(unnest("users", state))
         self.profiles.restore(unnest("profiles", state))

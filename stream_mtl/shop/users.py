@@ -93,6 +93,15 @@ class Users:
                 out.append(item)
         return out[:n]
 
+    def acts(self, slot: int, item: int, since_ms: int) -> int:
+        """How often the user acted on an item since then, as far as the history reaches.
+
+        A run of one item counts whole by its newest act: rather too much than too little.
+        """
+        c = self.columns
+        own_H = (c.item[slot] == item) & (c.time[slot] >= since_ms)
+        return int(c.times[slot][own_H].sum())
+
     def release(self, slot_R: Ints) -> list[str]:
         self.columns.reset(slot_R)
         return self.slots.release(slot_R)

@@ -18,7 +18,7 @@ class Simulated:
 
     `event_time` is the shop's time in ms, also the Kafka timestamp; a poisoned record may claim another
     one. `value` None is a Kafka null: a withdrawn item, or poison. `truth` is there for exposures only.
-    `poison` names what is wrong with the record, None for a good one.
+    `poison` names what is wrong with the record, None for a good one. `attack`: well formed, and meant to mislead.
     """
 
     topic_kind: Literal["events", "items"]
@@ -28,6 +28,7 @@ class Simulated:
     event_id: str
     truth: tuple[TruthRow, ...] | None = None
     poison: str | None = None
+    attack: bool = False
 
 
 def as_line(record: Simulated) -> bytes:

@@ -84,6 +84,8 @@ class Scenario:
     conflict: float = 0.0  # > 0: domains pull shared features different ways, this strong (logit)
 
     poison_share: float = 0.0
+    attackers: int = 0  # ids among whom an attack is shared that sends as much as everybody else
+    honest: str = ""  # scenario whose events, byte for byte, the attack is added to
 
 
 _STEADY = Scenario()
@@ -111,6 +113,8 @@ SCENARIOS: dict[str, Scenario] = {
         _STEADY, buy_delay_median_ms=12 * HOUR, buy_delay_sigma=1.0, buy_base=_STEADY.buy_base + 0.4
     ),
     "dirty": replace(_STEADY, poison_share=0.10),
+    "attack": replace(_STEADY, attackers=1, honest="steady"),
+    "attack_many": replace(_STEADY, attackers=10_000, honest="steady"),
 }
 
 

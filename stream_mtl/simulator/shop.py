@@ -12,6 +12,7 @@ import numpy as np
 from stream_mtl.config import DAY, HOUR, MINUTE
 from stream_mtl.hashing import hash64
 from stream_mtl.simulator import wire
+from stream_mtl.simulator.attack import attacked
 from stream_mtl.simulator.catalogue import NOUNS, Catalogue
 from stream_mtl.simulator.pages import home_page, search_page, search_wish
 from stream_mtl.simulator.people import Floats, K, Person, Population, session_device
@@ -326,8 +327,10 @@ def simulate(scenario: str, events: int, seed: int) -> Iterator[Simulated]:
     A pure function of its arguments. Raises KeyError for an unknown scenario.
     """
     shop = SCENARIOS[scenario]
-    rng = np.random.Generator(np.random.PCG64([hash64(scenario), seed]))
+    rng = np.random.Generator(np.random.PCG64([hash64(shop.honest or scenario), seed]))
     records = Shop(shop, rng).run()
     if shop.poison_share:
         records = _with_poison(records, shop.poison_share, hash64(f"poison {seed}"))
+    if shop.attackers:
+        records = attacked(records, shop.attackers, hash64(f"attack {seed}"))
     return itertools.islice(records, events)

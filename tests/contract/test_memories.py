@@ -359,6 +359,96 @@ def test_a_ring_in_the_order_of_arrival_would_not_be_idempotent() -> None:
     assert naive([*whole, 500]) != naive(whole)
 
 
+SHARED = [
+    pytest.param(name, whole, id=f"{name}-{'lists' if whole else 'rows'}")
+    for name in MEMORIES
+    for whole in (False, True)
+]
+LOUD = 1_000_001  # user key of somebody who sends every other list
+
+
+def sharing(name: str, whole: bool, share: float) -> New:
+    """Room for 400 units; of a user at most this share."""
+    task, columns = ("search", (2,)) if whole else ("purchase", (1, 0))
+    held = Held(SPEC, task, columns, whole, 0, CPU, user_share=share)
+    return lambda size: MEMORIES[name](held, size * (20 if whole else 1))
+
+
+def flooded(first: int, loud: bool = True) -> Batch:
+    """A hundred rows in lists of four; every second list is the loud one's, the others are of users of their own."""
+    batch = rows(100, first=first)
+    list_B = torch.arange(first, first + 100) // 4
+    user_B = torch.where((list_B % 4 < 2) & loud, LOUD, list_B + 1)
+    return replace(batch, user_key_B=user_B)
+
+
+def loudness(held: Memory) -> float:
+    """Share of the rows held that are the loud one's."""
+    return float((held.column("user_key_B") == LOUD).float().mean())
+
+
+@pytest.mark.parametrize("name, whole", SHARED)
+def test_one_user_holds_at_most_its_share(name: str, whole: bool) -> None:
+    """Of 4,000 rows half are one user's; without a limit so is half of the memory."""
+    limited, naive = sharing(name, whole, 0.01)(400), sharing(name, whole, 1.0)(400)
+    for first in range(0, 12_000, 100):
+        batch = flooded(first)
+        for held in (limited, naive):
+            held.add(batch, logits(batch), 0)
+    assert loudness(naive) > 0.4
+    assert loudness(limited) <= 0.01
+    assert limited.units() == naive.units()  # others have the room
+
+
+@pytest.mark.parametrize("name, whole", SHARED)
+def test_a_limited_memory_is_the_same_in_every_order_and_read_twice(name: str, whole: bool) -> None:
+    new = sharing(name, whole, 0.02)
+    forth, back, twice = new(200), new(200), new(200)
+    firsts = list(range(0, 6_000, 100))
+    for held, order in ((forth, firsts), (back, firsts[::-1]), (twice, firsts + firsts[::3])):
+        for first in order:
+            batch = flooded(first)
+            held.add(batch, logits(batch), 0)
+    assert loudness(forth) > 0
+    assert same(draw(forth), draw(back))
+    assert same(draw(forth), draw(twice))
+    assert thresholds(forth) == thresholds(back) == thresholds(twice)
+
+
+@pytest.mark.parametrize("name, whole", SHARED)
+def test_a_limit_changes_nothing_where_nobody_reaches_it(name: str, whole: bool) -> None:
+    limited, free = sharing(name, whole, 0.1)(200), sharing(name, whole, 1.0)(200)
+    for first in range(0, 6_000, 100):
+        batch = flooded(first, loud=False)
+        for held in (limited, free):
+            held.add(batch, logits(batch), 0)
+    assert same(draw(limited), draw(free))
+
+
+@pytest.mark.parametrize("name, whole", SHARED)
+def test_a_restored_or_merged_memory_keeps_the_limit(name: str, whole: bool) -> None:
+    new = sharing(name, whole, 0.02)
+    first, second, restored = new(200), new(200), new(200)
+    for k, start in enumerate(range(0, 8_000, 100)):
+        batch = flooded(start)
+        (first, second)[k % 2].add(batch, logits(batch), 0)
+    restored.restore(first.state())
+    for start in range(8_000, 10_000, 100):
+        batch = flooded(start)
+        restored.add(batch, logits(batch), 0)
+    first.merge(second)
+    for held in (restored, first):
+        assert 0 < loudness(held) <= 0.02 * 1.05  # a merged memory may hold a few rows less
+
+
+def test_rows_of_nobody_are_not_limited() -> None:
+    """Rows without a user all have key 0; one of a hundred of them would be no memory."""
+    held = sharing("key_reservoir", False, 0.01)(200)
+    batch = replace(rows(1000), user_key_B=torch.zeros(1000, dtype=torch.int64))
+    held.add(batch, logits(batch), 0)
+    assert held.units() == 200
+
+
 BALANCED = MEMORIES["class_balanced"]
 
 

@@ -306,3 +306,36 @@ def test_an_unknown_scenario_is_refused_at_once() -> None:
     """The name is looked up when `simulate` is called, before the first record is asked for."""
     with pytest.raises(KeyError):
         simulate("winter", 10, seed=0)
+
+
+@pytest.mark.parametrize("name", ["attack", "attack_many"])
+def test_an_attack_leaves_the_honest_events_as_they_are(name: str) -> None:
+    """What an attack costs is measured on the same rows: byte for byte those of the shop without it."""
+    records = list(simulate(name, 3_000, seed=4))
+    honest = [record for record in records if not record.attack]
+    assert honest == list(simulate("steady", len(honest), seed=4))
+    sent = sum(record.attack for record in records)
+    events = sum(record.topic_kind == "events" for record in honest)
+    assert sent in (events, events - 1)
+    assert all(record.truth is None for record in records if record.attack)
+
+
+def test_the_loud_attacker_is_one_id_and_the_quiet_ones_are_many() -> None:
+    loud, many = (
+        {record.key for record in simulate(name, 6_000, seed=4) if record.attack}
+        for name in ("attack", "attack_many")
+    )
+    assert len(loud) == 1
+    assert len(many) > 500
+
+
+def test_the_attacker_clicks_and_buys_what_it_promotes_and_nothing_that_it_hides() -> None:
+    events = [
+        json.loads(r.value) for r in simulate("attack", 4_000, seed=4) if r.attack and r.value
+    ]
+    shown = {e["request_id"]: [i["item_id"] for i in e["items"]] for e in events if "items" in e}
+    promoted = {e["item_id"] for e in events if e["type"] == "purchase"}
+    clicked = [e for e in events if e["type"] == "click" and "request_id" in e]
+    assert len(promoted) == 20
+    assert {e["item_id"] for e in clicked} <= promoted
+    assert sum(not promoted & set(items) for items in shown.values()) == 0

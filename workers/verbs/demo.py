@@ -22,7 +22,7 @@ from workers.options import Call, verb
     "--scenario",
     default="steady",
     show_default=True,
-    help="steady, season, launch, delayed or dirty.",
+    help="steady, season, launch, delayed, dirty, attack or attack_many.",
 )
 @verb(kafka=True, state=True)
 def demo(call: Call, events: int, broker: str, seed: int, scenario: str) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     "--scenario",
     default="steady",
     show_default=True,
-    help="steady, season, launch, delayed or dirty.",
+    help="steady, season, launch, delayed, dirty, attack or attack_many.",
 )
 @click.option(
     "--truth",
