@@ -84,7 +84,7 @@ def test_a_task_added_in_the_config_leaves_the_others_as_they_were(saved: State,
     tasks = {name: task.model_dump() for name, task in config_with().tasks.items()}
     config = config_with(tasks={**tasks, "cart": {"kind": "funnel", "after": "click"}})
     found = carried(saved, lambda: build(config, "after"))
-    assert "network" not in found.afresh and "memory click" not in found.afresh
+    assert {"network", "memory click"}.isdisjoint(found.afresh)
     model = build(config, "after")
     model.restore(found.state)
     assert torch.equal(
