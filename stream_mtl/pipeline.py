@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from stream_mtl import state as states
 from stream_mtl.batch import Batch, concat
 from stream_mtl.commands import Decision, obey
@@ -31,6 +33,7 @@ from stream_mtl.state import State
 from stream_mtl.step_report import StepReport
 from stream_mtl.summary import counted, quality
 from stream_mtl.task_set import TaskSet, grown
+from stream_mtl.tasks.base import TaskKind
 
 
 class Pipeline:
@@ -44,6 +47,9 @@ class Pipeline:
         self.cuts = 0  # cuts folded = number of the next cut
         self.totals: Counter[str] = Counter()
         self.reports: list[StepReport] = []  # of the newest cut, for metrics
+        self.judged: tuple[Tensor, Batch] | None = (
+            None  # of it: what was said of rows, and their labels
+        )
         self._chain = ""
         self._event_time = 0
 
@@ -115,10 +121,11 @@ class Pipeline:
     def _learn(self, outcomes: Sequence[Outcome], counts: Counter[str]) -> None:
         """Judge what was served, then train on it; late labels mend the memories first."""
         parts = self.parts
-        self.reports = []
+        self.reports, self.judged = [], None
         parts.reactions.begin()
         if outcomes:
             rows = parts.features.rows(outcomes)
+            self.judged = rows.served_BC, rows.batch
             parts.evaluation.observe(rows.served_BC, rows.batch)
             parts.publish_gate.observe(rows.champion_BC, rows.served_BC, rows.batch)
             held_out_B = parts.evaluation.is_probe(rows.batch.list_key_B)
@@ -203,6 +210,10 @@ class Pipeline:
             decisions=decisions,
             drifts=drifts,
         )
+
+    @property
+    def task_kinds(self) -> dict[str, TaskKind]:
+        return dict(zip(self.config.tasks, self.parts.learner.kinds, strict=True))
 
     # ---- the state, whole
 

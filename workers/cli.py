@@ -32,6 +32,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "config": ("config", "config", "Effective settings with their origin; JSON Schema."),
     "ckpt": ("ckpt", "ckpt", "Checkpoints: ls, show, verify."),
     "ledger": ("ledger", "ledger", "The ledger: ls, verify."),
+    "replay": ("replay", "replay", "Fold a range of the ledger again, or learn it anew."),
     "dlq": ("dlq", "dlq", "Dead letters: ls, show."),
     "events": ("events", "events", "Files of events: validate."),
 }
