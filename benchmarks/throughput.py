@@ -62,7 +62,9 @@ class Throughput:
 
 
 def settings(app: str, bootstrap: str, folder: Path) -> Config:
-    topics = {name: f"{app}.{name}" for name in ("items", "control", "scores", "dlq", "ledger")}
+    topics = {
+        name: f"{app}.{name}" for name in ("items", "control", "acks", "scores", "dlq", "ledger")
+    }
     return minilm(
         app=app,
         state=str(folder / app),

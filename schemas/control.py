@@ -42,10 +42,14 @@ class Resume(ControlCommand):
 
 
 class Rollback(ControlCommand):
-    """Begin a new lineage from the newest checkpoint at or before `cut` (absent: the one before the last)."""
+    """Begin a new lineage with what an earlier checkpoint had learned.
+
+    Which one: `checkpoint` by its name, or the newest at or before `cut`; with neither the one before the last.
+    """
 
     type: Literal["rollback"]
     cut: CutNumber | None = None
+    checkpoint: Id | None = None
 
 
 class SetTaskWeight(ControlCommand):

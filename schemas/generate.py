@@ -20,6 +20,7 @@ FOLDER = Path(__file__).parent / "json"
 VERSION = 1
 
 OUTPUTS: dict[str, type[BaseModel]] = {
+    "ack": scores.Ack,
     "ledger": scores.LedgerRecord,
     "score_popular": scores.PopularScore,
     "score_query": scores.QueryScore,

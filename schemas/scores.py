@@ -1,4 +1,4 @@
-"""What the worker writes, version 1: score records, dead letters, ledger records.
+"""What the worker writes, version 1: score records, dead letters, acknowledgements, ledger records.
 
 Readers use `read_committed` and keep, of one key, the record with the highest `model.cut`. Times are
 integer epoch milliseconds. New optional fields may appear: readers ignore what they do not know.
@@ -187,6 +187,26 @@ class CheckpointRef(Written):
 
     name: str
     cut: Sequence
+
+
+class Ack(Written):
+    """What became of a command, in the same transaction as the cut that held it; key = `command_id`.
+
+    `repeated`: the cut in which a command of this id was carried out before; this one changed nothing.
+    `counts`: of what was removed or changed. `checkpoint`: what a rollback went back to. Never a user id.
+    """
+
+    schema_version: Literal[1] = 1
+    command_id: Id
+    kind: str
+    done: bool
+    reason: str | None = None
+    repeated: Sequence | None = None
+    counts: dict[str, int] | None = None
+    checkpoint: CheckpointRef | None = None
+    cut: Sequence
+    lineage: str
+    published_at: Milliseconds
 
 
 class LedgerRecord(Written):

@@ -39,6 +39,7 @@ class Topics(Section):
     )
     items: str = Field("shop.items", description="catalogue, keyed by item")
     control: str = Field("shop.control", description="commands, one partition")
+    acks: str = Field("shop.control.acks", description="what became of each command")
     scores: str = Field("shop.scores", description="published lists, compacted")
     dlq: str = Field("shop.scores.dlq", description="dead letters")
     ledger: str = Field("shop.scores.ledger", description="one record a cut, one partition")

@@ -7,8 +7,9 @@ in it. Nothing else enters a step, so the same cuts give the same state.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
@@ -42,6 +43,17 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
+class RollbackTarget:
+    """The checkpoint that a rollback goes back to: found on disk by the worker, later read from the ledger."""
+
+    name: str
+    cut: int
+    state_digest: str
+    afresh: tuple[str, ...] = ()  # tasks that it does not know: their own parts begin anew
+    refusal: str = ""  # why there is none
+
+
+@dataclass(frozen=True, slots=True)
 class Cut:
     """One micro-batch of the log. `ranges` has every owned partition, idle ones with start == stop."""
 
@@ -51,6 +63,9 @@ class Cut:
     published_at: (
         int | None
     )  # wall clock in ms, frozen with the cut; None in a backtest (event time then)
+    targets: Mapping[str, RollbackTarget] = field(
+        default_factory=lambda: MappingProxyType({})
+    )  # by command id: a fold cannot see the disk
 
 
 @dataclass(frozen=True, slots=True)

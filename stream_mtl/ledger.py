@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from pydantic import ValidationError
 
@@ -19,7 +20,7 @@ from stream_mtl.errors import ForeignState
 
 # Raised by every change of how state evolves; harmless edits keep it. Ledgers of another version are
 # not rolled forward with digests compared.
-FOLD_VERSION = 4
+FOLD_VERSION = 5
 
 Partition = tuple[str, int]
 Positions = dict[Partition, int]  # the first offset not yet folded in
@@ -121,9 +122,17 @@ def encode_cut(
 
 
 def encode_lineage(
-    context: Context, before: Entry, positions: Positions, published_at: int, reason: str
+    context: Context,
+    before: Entry,
+    positions: Positions,
+    published_at: int,
+    reason: str,
+    facts: Mapping[str, object] = MappingProxyType({}),
 ) -> bytes:
-    """The record that begins a lineage after `before`: it reads nothing and keeps the cut number."""
+    """The record that begins a lineage after `before`: it reads nothing and keeps the cut number.
+
+    `facts`: what else a roll-forward must know, beside the reason.
+    """
     record = _record(
         context,
         before.hash,
@@ -136,7 +145,7 @@ def encode_lineage(
         counts={},
         outputs_digest="",
         digest="",
-        decisions=[{"kind": "new_lineage", "reason": reason}],
+        decisions=[{**facts, "kind": "new_lineage", "reason": reason}],
     )
     return record.model_dump_json(exclude_none=True).encode()
 

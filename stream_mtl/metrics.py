@@ -67,6 +67,8 @@ METRICS: dict[str, Declared] = {
     "events_deduplicated": _counter("Events dropped as duplicates"),
     "dlq_records": _counter("Dead letters committed", "reason"),
     "breaker_open": _gauge("1 while too many rejects hold up reading"),
+    "paused": _gauge("1 while a command keeps events from being read"),
+    "rollbacks": _counter("Times the model went back to an earlier checkpoint"),
     "consumer_lag_records": _gauge("Records not read yet", "topic", "partition"),
     "event_time_lag_seconds": _gauge("Wall clock minus the newest event time committed"),
     "source_idle_seconds": _gauge("Since the last record was committed"),

@@ -26,7 +26,9 @@ from stream_mtl.config import Config
 from stream_mtl.cut import Cut, CutResult, DriftAlarm, Output, Reject, digest_outputs
 from stream_mtl.events import AnyEvent, Outcome
 from stream_mtl.ledger import FOLD_VERSION
+from stream_mtl.orders import Orders
 from stream_mtl.parts import Parts
+from stream_mtl.rollback import rolled_back, tasks_afresh
 from stream_mtl.scoring import Moment
 from stream_mtl.serde import FILE_TOPIC, Decoded, decode_all
 from stream_mtl.state import State
@@ -43,7 +45,7 @@ class Pipeline:
         """`compose` makes the empty parts: now, and when a command adds a task."""
         self.given, self._compose = config, compose  # as configured; `config` has all tasks
         self.config, self.parts, self.lineage = config, compose(config), lineage
-        self.tasks = TaskSet()
+        self.tasks, self.orders = TaskSet(), Orders()
         self.cuts = 0  # cuts folded = number of the next cut
         self.totals: Counter[str] = Counter()
         self.reports: list[StepReport] = []  # of the newest cut, for metrics
@@ -64,7 +66,7 @@ class Pipeline:
         outcomes += self._advance(cut, decoded)
         self._learn(outcomes, counts)
         decided, drifts = self._decided(), self.parts.reactions.drifts
-        obeyed, said = obey(self, decoded.commands, self._moment(cut))
+        obeyed, said = obey(self, decoded.commands, self._moment(cut), cut.targets, cut.number)
         outputs = (*said, *self._publish(cut, counts))
         decisions = (*decided, *obeyed)
         return self._close(cut, decoded.rejects, outputs, decisions, drifts, counts, event_time)
@@ -111,6 +113,8 @@ class Pipeline:
             FILE_TOPIC,
         )  # catalogue and commands hold no watermark
         owned = [(r.topic, r.partition) for r in cut.ranges if r.topic in held_by]
+        if all(r.start == r.stop for r in cut.ranges if r.topic != self.config.topics.control):
+            owned = []  # commands alone: no partition was idle, none was read
         watermark = self.parts.watermark.observe(decoded.partition_times, owned)
         joined = self.parts.join.advance(watermark)
         # a click that nothing had shown waits out the disorder before it opens one
@@ -225,9 +229,40 @@ class Pipeline:
             parts.encoder = self.parts.encoder
             parts.restore(grown(self.parts.state(), parts.state()))
             self.config, self.parts = config, parts
-        self.parts.scoring.retire(tasks.retired)
-        self.parts.features.retire(tasks.retired)
         self.tasks = tasks
+        self._retire()
+
+    def _retire(self) -> None:
+        self.parts.scoring.retire(self.tasks.retired)
+        self.parts.features.retire(self.tasks.retired)
+
+    @property
+    def paused(self) -> bool:
+        """Whether a command asked that only commands be read."""
+        return self.orders.paused
+
+    @property
+    def discarded(self) -> Sequence[Sequence[int]]:
+        """Of every rollback the cut it went back to and the one it was said in."""
+        return self.orders.discarded
+
+    def fits(self, saved: Mapping[str, Any]) -> list[str]:
+        """Tasks whose own parts would begin anew with `roll_back`. Raises the StateError that it would."""
+        rolled_back(self.parts.state(), saved, self._compose(self.config).state())
+        return tasks_afresh(self.parts.state(), saved)
+
+    def roll_back(self, saved: Mapping[str, Any], cut: int) -> None:
+        """Have learned what `saved`, the state after `cut`, had; everything else as it is (`rollback`).
+
+        Raises StateError where it does not fit, and then nothing has changed. An erasure changes nothing that is
+        learned; one that would must be done again here, for the users erased after `cut`.
+        """
+        parts = self._compose(self.config)
+        parts.encoder = self.parts.encoder
+        parts.restore(rolled_back(self.parts.state(), saved, parts.state()))
+        self.parts = parts
+        self._retire()
+        self.orders.discarded.append([cut, self.cuts - 1])
 
     def state(self) -> State:
         """Everything by name; tensors alias live memory, so clone before the next step."""
@@ -237,12 +272,14 @@ class Pipeline:
             "pipeline/event_time": self._event_time,
             "pipeline/totals": dict(self.totals),
             **states.nest("pipeline/tasks", self.tasks.state()),
+            **states.nest("pipeline/orders", self.orders.state()),
         }
         return whole | self.parts.state()
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `state()`; raises StateError where it does not fit this config."""
         self.retask(TaskSet.restored(states.unnest("pipeline/tasks", state)))
+        self.orders.restore(states.unnest("pipeline/orders", state))
         self.cuts = state["pipeline/cuts"]
         self.totals = Counter(state["pipeline/totals"])
         self._chain = state["pipeline/chain"]

@@ -28,6 +28,7 @@ from stream_mtl.errors import (
 from stream_mtl.failpoints import Failpoint, unarmed
 from stream_mtl.ledger import Context, Durable, Entry, Partition, links, ranges_of
 from stream_mtl.manifest import Manifest
+from stream_mtl.rollback import ROLLBACK, targets_of
 from stream_mtl.state import State
 
 COLD_START, TOPICS_RECREATED, NEW_CODE = "cold_start", "topics_recreated", "new_code_or_config"
@@ -46,8 +47,13 @@ class Fold(Protocol):
     def restore(self, state: Mapping[str, Any]) -> None: ...
     def state_digest(self) -> str: ...
 
+    def roll_back(self, saved: Mapping[str, Any], cut: int) -> None:
+        """Take what `saved`, the state after `cut`, had learned. StateError where it does not fit."""
+        ...
+
 
 ReadRanges = Callable[[Sequence[Range]], Sequence[Record]]
+LoadState = Callable[[str], tuple[State, str]]  # a checkpoint by its name: the state and its digest
 ReadLedger = Callable[[int | None], Sequence[Entry]]  # from an offset on, None: all of it
 
 
@@ -58,11 +64,15 @@ class Start:
     state: State | None  # None: the fold as it was built
     manifest: Manifest | None
     name: str  # of the checkpoint, "" for the empty state
-    cuts: tuple[Entry, ...]
+    steps: tuple[Entry, ...]  # cuts to fold, and between them the rollbacks
     last: Entry  # the newest record of the ledger
     lineage_began: bool  # the newest record begins a lineage that no checkpoint holds yet
     refused: tuple[str, ...]  # newer checkpoints that were not usable, and why
     cold: bool = False  # nothing reaches the last cut; an empty model takes over by request
+
+    @property
+    def cuts(self) -> tuple[Entry, ...]:
+        return tuple(entry for entry in self.steps if entry.record.kind == "cut")
 
     @property
     def durable(self) -> Durable | None:
@@ -176,11 +186,15 @@ def _start(
     barrier, reason = _barrier(kept, known)
     if reason == COLD_START:
         state, manifest, name = None, None, ""
-    cuts = tuple(e for e in kept[max(barrier + 1, known) :] if e.record.kind == "cut")
+    steps = tuple(
+        e
+        for e in kept[max(barrier + 1, known) :]
+        if e.record.kind == "cut" or lineage_reason(e.record) == ROLLBACK
+    )
     last = kept[-1]
     held = manifest is not None and manifest.identity.ledger_hash == last.hash
     began = last.record.kind == "lineage" and not held
-    return Start(state, manifest, name, cuts, last, began, tuple(refused))
+    return Start(state, manifest, name, steps, last, began, tuple(refused))
 
 
 def _barrier(entries: Sequence[Entry], known: int) -> tuple[int, str]:
@@ -243,32 +257,77 @@ def roll_forward(
     fold: Fold,
     start: Start,
     read: ReadRanges,
+    load: LoadState,
     compare: bool,
     code: str = "",
     failpoint: Failpoint = unarmed,
 ) -> Iterator[Replayed]:
-    """Fold the ledger's cuts again, one a step; nothing is published here.
+    """Fold the ledger's cuts again, one a step, and go back again where it went back; nothing is published here.
 
-    Digests are compared within the newest lineage (those of an older one may stem from other code), and
-    not at all without `compare`. `code` is ours, for the message. Raises RollForwardMismatch with the number of the first cut that differs,
-    CheckpointMissing when a cut's input has expired.
+    Digests are compared within the newest lineage and those that it came from by rollbacks (others may stem from
+    other code), and not at all without `compare`. `code` is ours, for the message. Raises RollForwardMismatch with
+    the number of the first cut that differs, CheckpointMissing when a cut's input has expired or the checkpoint of a
+    rollback is gone.
     """
-    for entry in start.cuts:
-        cut = Cut(
-            entry.cut, _read(read, entry, start), ranges_of(entry.record), entry.record.published_at
-        )
+    comparable = _comparable(start) if compare else frozenset()
+    for entry in start.steps:
         fold.lineage = entry.record.lineage
+        if entry.record.kind != "cut":
+            go_back(fold, entry.record.decisions[0], load)
+            failpoint("rollforward.rollback")
+            continue
+        record = entry.record
+        cut = Cut(
+            entry.cut,
+            _read(read, entry, start),
+            ranges_of(record),
+            record.published_at,
+            targets_of(record.decisions),
+        )
         result = fold.step(cut)
-        same_lineage = entry.record.lineage == start.last.record.lineage
-        if compare and same_lineage and result.digest != entry.record.digest:
+        if record.lineage in comparable and result.digest != record.digest:
             raise RollForwardMismatch(
                 f"cut {entry.cut}, folded again from {start.name or 'the beginning'}, has digest "
-                f"{result.digest}, the ledger has {entry.record.digest}; it was written by code "
-                f"{entry.record.code}, this is {code}. Finish the roll-forward with the code that wrote it, or "
+                f"{result.digest}, the ledger has {record.digest}; it was written by code "
+                f"{record.code}, this is {code}. Finish the roll-forward with the code that wrote it, or "
                 "go on without the comparison by --new-lineage"
             )
         failpoint("rollforward.cut")
         yield Replayed(entry, cut, result)
+
+
+def _comparable(start: Start) -> frozenset[str]:
+    """Lineages of the same code and settings as the last record's."""
+    last = start.last.record
+    found, names = {last.lineage}, [entry.record.lineage for entry in start.steps]
+    for place in range(len(names) - 1, 0, -1):
+        after, before = start.steps[place].record, start.steps[place - 1].record
+        same = (before.fold_version, before.config_hash, before.environment) == (
+            last.fold_version,
+            last.config_hash,
+            last.environment,
+        )
+        if lineage_reason(after) == ROLLBACK and after.lineage in found and same:
+            found.add(before.lineage)
+    return frozenset(found)
+
+
+def go_back(fold: Fold, decision: Mapping[str, Any], load: LoadState) -> None:
+    """Carry out the rollback of a ledger's decision. Raises CheckpointMissing when its checkpoint cannot be had."""
+    name, cut = str(decision["checkpoint"]), int(decision["checkpoint_cut"])
+    try:
+        state, digest = load(name)
+    except CheckpointCorrupt as error:
+        raise CheckpointMissing(
+            f"the ledger goes back to checkpoint {name} of cut {cut}, which cannot be had ({error}). Restore it "
+            "to the state folder, or a checkpoint that is newer than the rollback"
+        ) from error
+    if digest != decision["state_digest"]:
+        raise CheckpointMissing(
+            f"the ledger goes back to checkpoint {name} of cut {cut}, but the one of that name holds another "
+            "state. Restore the right one to the state folder"
+        )
+    fold.roll_back(state, cut)
 
 
 def _read(read: ReadRanges, entry: Entry, start: Start) -> Sequence[Record]:

@@ -7,6 +7,7 @@ on: a transaction is all or nothing, a flushed record stays, a cut's borders dep
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,13 +16,19 @@ from typing import Any
 import torch
 
 from schemas.scores import ConnectHeader
+from stream_mtl.commands import obey
+from stream_mtl.config import Config
 from stream_mtl.cut import Cut, CutResult, Output, Range, Record, Reject, records_digest
 from stream_mtl.errors import PositionLost
 from stream_mtl.failpoints import Failpoint, unarmed
 from stream_mtl.kafka.publication import Committed, Publication
-from stream_mtl.state import State, digest
+from stream_mtl.orders import Orders
+from stream_mtl.scoring import Moment
+from stream_mtl.serde import decode_all
+from stream_mtl.state import State, digest, nest, unnest
 
 Place = tuple[str, int]
+CONTROL: Place = ("shop.control", 0)
 
 
 class Died(BaseException):
@@ -50,6 +57,7 @@ class MemoryLog:
     records: dict[Place, list[Record]] = field(default_factory=dict)
     ledger: list[bytes] = field(default_factory=list)
     scores: list[tuple[int, str, bytes | None]] = field(default_factory=list)  # cut, key, value
+    acks: list[tuple[int, str, bytes | None]] = field(default_factory=list)  # cut, id, value
     dead_letters: list[tuple[Place, int]] = field(default_factory=list)
     offsets: dict[Place, int] = field(default_factory=dict)
     first: dict[Place, int] = field(default_factory=dict)  # retention: older records are gone
@@ -60,6 +68,12 @@ class MemoryLog:
             place = places[number % len(places)]
             own = self.records.setdefault(place, [])
             own.append(Record(*place, len(own), b"k%d" % (number % 5), value, number))
+
+    def say(self, kind: str, command_id: str, **arguments: object) -> None:
+        """A command on the control topic."""
+        own = self.records.setdefault(CONTROL, [])
+        whole = {"type": kind, "command_id": command_id, "issued_at": 0, **arguments}
+        own.append(Record(*CONTROL, len(own), None, json.dumps(whole).encode(), len(own)))
 
     def read_ledger(self, from_offset: int | None) -> list[tuple[int, bytes]]:
         whole = [(number * 2, raw) for number, raw in enumerate(self.ledger)]
@@ -96,12 +110,22 @@ class MemorySource:
     def heartbeat(self) -> Iterator[None]:
         yield
 
+    @property
+    def commands_at_end(self) -> bool:
+        return self.positions.get(CONTROL, 0) >= len(self._log.records.get(CONTROL, ()))
+
+    def next_commands(self, number: int, stop: Callable[[], bool] = lambda: False) -> Cut | None:
+        return None if self.commands_at_end or stop() else self._cut(number, CONTROL)
+
     def next_cut(self, number: int, stop: Callable[[], bool] = lambda: False) -> Cut | None:
-        if self.at_end or stop():
-            return None
+        return None if self.at_end or stop() else self._cut(number)
+
+    def _cut(self, number: int, only: Place | None = None) -> Cut:
         ranges: list[Range] = []
         for (topic, partition), at in self.positions.items():
             chance = int(torch.randint(0, self._most, (), generator=self._generator))
+            if only is not None:
+                chance = 1 if (topic, partition) == only else 0
             stop_at = min(at + chance, len(self._log.records[topic, partition]))
             own = self._log.records[topic, partition][at:stop_at]
             ranges.append(Range(topic, partition, at, stop_at, len(own), records_digest(own)))
@@ -141,6 +165,7 @@ class MemoryTransactions:
         for row in _rows(publication):
             self._log.scores.append(row)
         self._letters(publication)
+        self._log.acks += _rows(publication, publication.acks)
         self._log.offsets.update(publication.positions)
         for name in ("commit.sent", "commit.acknowledged"):
             self._failpoint(name)
@@ -169,25 +194,31 @@ class MemoryPlain(MemoryTransactions):
             self._log.scores.append(row)
             self._failpoint("commit.flushed")
         self._letters(publication)
+        self._log.acks += _rows(publication, publication.acks)
         self._log.offsets.update(publication.positions)
         self._failpoint("commit.acknowledged")
         return Committed(publication.cut.number, ledger_offset, 0.0, 0.0)
 
 
-def _rows(publication: Publication) -> list[tuple[int, str, bytes | None]]:
-    return [(publication.cut.number, output.key, output.value) for output in publication.outputs]
+def _rows(
+    publication: Publication, outputs: Sequence[Output] | None = None
+) -> list[tuple[int, str, bytes | None]]:
+    whole = publication.outputs if outputs is None else outputs
+    return [(publication.cut.number, output.key, output.value) for output in whole]
 
 
 class SumFold:
     """A fold that shows any difference: its state depends on every record and on the borders of cuts.
 
-    A value that is no integer is rejected. Outputs carry cut, lineage and state, as real scores do.
+    A value that is no integer is rejected. Outputs carry cut, lineage and state, as real scores do. It obeys the
+    commands that concern no model; its sums are what it learns.
     """
 
     def __init__(self, lineage: str) -> None:
         self.lineage = lineage
         self.cuts = 0
         self.reports: list[Any] = []
+        self.orders = Orders()
         self._sums = torch.zeros(5, dtype=torch.float64)
         self._events = 0
         self._chain = ""
@@ -195,7 +226,12 @@ class SumFold:
     def step(self, cut: Cut) -> CutResult:
         keys: set[int] = set()
         rejects: list[Reject] = []
+        config = Config()
+        said = [record for record in cut.records if (record.topic, record.partition) == CONTROL]
+        decoded = decode_all(said, config.source, config.topics)
         for record in cut.records:
+            if (record.topic, record.partition) == CONTROL:
+                continue
             slot = int((record.key or b"k0")[1:])
             try:
                 self._sums[slot] = self._sums[slot] * 0.9 + int(record.value or b"")
@@ -217,10 +253,36 @@ class SumFold:
         outputs_digest = hashlib.sha256(text.encode()).hexdigest()
         link = f"{self._chain} {cut.number} {outputs_digest} {self._sums.tolist()}"
         self._chain = hashlib.sha256(link.encode()).hexdigest()
+        moment = Moment(cut.number, cut.published_at or 0, {})
+        # the commands that these tests give ask for nothing but `orders`
+        decisions, _ = obey(self, decoded.commands, moment, cut.targets, cut.number)  # type: ignore[arg-type]
+        rejects += decoded.rejects
         counts = {"events": len(cut.records), "rejected": len(rejects)}
         return CutResult(
-            cut.number, outputs, tuple(rejects), counts, outputs_digest, self._chain, cut.number
+            cut.number,
+            outputs,
+            tuple(rejects),
+            counts,
+            outputs_digest,
+            self._chain,
+            cut.number,
+            tuple(decisions),
         )
+
+    @property
+    def paused(self) -> bool:
+        return self.orders.paused
+
+    @property
+    def discarded(self) -> Sequence[Sequence[int]]:
+        return self.orders.discarded
+
+    def fits(self, saved: Mapping[str, Any]) -> list[str]:
+        return []
+
+    def roll_back(self, saved: Mapping[str, Any], cut: int) -> None:
+        self._sums = saved["sums"].clone()
+        self.orders.discarded.append([cut, self.cuts - 1])
 
     def state(self) -> State:
         return {
@@ -228,10 +290,12 @@ class SumFold:
             "events": self._events,
             "cuts": self.cuts,
             "chain": self._chain,
+            **nest("orders", self.orders.state()),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self._sums = state["sums"].clone()
+        self.orders.restore(unnest("orders", state))
         self._events, self.cuts, self._chain = state["events"], state["cuts"], state["chain"]
 
     def state_digest(self) -> str:

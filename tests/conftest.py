@@ -80,7 +80,10 @@ def config_for() -> ConfigFactory:
         app = f"t{uuid.uuid4().hex[:8]}"
         topics = {
             "events": [f"{app}.events"],
-            **{name: f"{app}.{name}" for name in ("items", "control", "scores", "dlq", "ledger")},
+            **{
+                name: f"{app}.{name}"
+                for name in ("items", "control", "acks", "scores", "dlq", "ledger")
+            },
         }
         return Config.model_validate(
             {

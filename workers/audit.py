@@ -13,6 +13,7 @@ from stream_mtl.errors import CheckpointCorrupt, PositionLost, TopicChanged
 from stream_mtl.ledger import Entry, decode, links, ranges_of
 from stream_mtl.ledger_audit import Published, Rebuild, Report, verify
 from stream_mtl.recovery import COLD_START, Fold, ReadRanges, lineage_reason
+from stream_mtl.rollback import targets_of
 from workers.ports import wall_ms
 
 
@@ -36,7 +37,13 @@ class Refold:
             self._lost = True  # without this cut no later state can be reached
             return None
         return self._fold.step(
-            Cut(record.cut, tuple(records), ranges_of(record), record.published_at)
+            Cut(
+                record.cut,
+                tuple(records),
+                ranges_of(record),
+                record.published_at,
+                targets_of(record.decisions),
+            )
         )
 
     def state_digest(self) -> str:

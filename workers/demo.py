@@ -114,7 +114,7 @@ def _own_names() -> list[Flag]:
     own = f"demo-{secrets.token_hex(3)}"
     names = {
         f"topics.{k}": f"{own}.{k}"
-        for k in ("events", "items", "control", "scores", "dlq", "ledger")
+        for k in ("events", "items", "control", "acks", "scores", "dlq", "ledger")
     }
     return [(key, name, "the demo") for key, name in {"app": own, **names}.items()]
 

@@ -70,6 +70,11 @@ class Observer(Protocol):
     def cut(self, result: CutResult, facts: CutFacts) -> None:
         """A cut was committed (or, with `facts.replayed`, rolled forward)."""
 
+    def holding(self, paused: bool, lag: Mapping[tuple[str, int], int]) -> None:
+        """Only commands are read, `paused` by one or because the breaker is open; said now and then.
+
+        With `paused` False and the breaker closed: reading goes on."""
+
     def checkpoint(self, facts: CheckpointFacts) -> None:
         """A checkpoint ended, well or badly."""
 
@@ -89,6 +94,8 @@ class Silent:
     def tick(self) -> None: ...
 
     def cut(self, result: CutResult, facts: CutFacts) -> None: ...
+
+    def holding(self, paused: bool, lag: Mapping[tuple[str, int], int]) -> None: ...
 
     def checkpoint(self, facts: CheckpointFacts) -> None: ...
 
@@ -114,6 +121,10 @@ class Several:
     def cut(self, result: CutResult, facts: CutFacts) -> None:
         for observer in self._observers:
             observer.cut(result, facts)
+
+    def holding(self, paused: bool, lag: Mapping[tuple[str, int], int]) -> None:
+        for observer in self._observers:
+            observer.holding(paused, lag)
 
     def checkpoint(self, facts: CheckpointFacts) -> None:
         for observer in self._observers:

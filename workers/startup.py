@@ -8,24 +8,25 @@
 6. refuse what cannot be continued: other app, config, environment, topics, offsets
 7. newest good checkpoint, silent roll-forward, digests compared
 8. at_least_once: publish the last cut again when its offsets were not committed
-9. where a lineage begins: its ledger record, and a checkpoint before anything else
+9. where a lineage begins: its ledger record, and a checkpoint before anything else; so also for a rollback that
+   the last cut decided and nobody carried out
 """
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from schemas.scores import TopicIdentity
+from stream_mtl.acks import acknowledgements
 from stream_mtl.checkpoint import CheckpointStore
 from stream_mtl.config import Config, fold_hash
 from stream_mtl.cut import Cut, CutResult
 from stream_mtl.deadletters import dead_letter
 from stream_mtl.environment import code_fingerprint
-from stream_mtl.errors import ForeignState, RollForwardMismatch
+from stream_mtl.errors import CheckpointMissing, ForeignState, RollForwardMismatch
 from stream_mtl.kafka.publication import Publication
 from stream_mtl.ledger import Context, Durable, Entry, Positions, decode, encode_lineage
 from stream_mtl.recovery import (
@@ -39,10 +40,12 @@ from stream_mtl.recovery import (
     restore,
     roll_forward,
 )
+from stream_mtl.rollback import begun
 from workers.instance import Instance, refuse_second
 from workers.known_config import changed_keys
 from workers.observer import CutFacts, Observer
 from workers.ports import Model, Ports, RepublishingSink
+from workers.rollback import carry_out, lineage_id, loader
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ def start(
     last = _last(ports)  # 5
     context = Context(
         app=config.app,
-        lineage=last.record.lineage if last else _lineage_id(),
+        lineage=last.record.lineage if last else lineage_id(),
         instance=instance.id,
         topic_ids=topics,
         config_hash=fold_hash(config),
@@ -102,10 +105,6 @@ def start(
 def _last(ports: Ports) -> Entry | None:
     found = ports.last_record()
     return decode(found[1], found[0]) if found else None
-
-
-def _lineage_id() -> str:
-    return secrets.token_hex(4)
 
 
 def _first(
@@ -171,6 +170,15 @@ class _Recovery:
             checkpoint_due=found.lineage_began,
         )
         reason = self._reason(found, recreated)
+        decision = None if recreated or found.cold else begun(self.last.record.decisions)
+        if decision is not None and self.last.record.kind == "cut":
+            try:
+                return self._roll_back(ready, decision)
+            except CheckpointMissing as error:
+                if not reason:
+                    raise CheckpointMissing(
+                        f"{error}, or give this rollback up with --new-lineage"
+                    ) from error
         return self._new_lineage(ready, reason) if reason else ready
 
     def _recreated(self, topics: Mapping[str, TopicIdentity]) -> set[str]:
@@ -201,6 +209,7 @@ class _Recovery:
             fold,
             found,
             self.ports.source.read,
+            loader(self.store),
             compare=not self.options.new_lineage,
             code=self.context.code,
             failpoint=self.ports.failpoint,
@@ -212,7 +221,9 @@ class _Recovery:
                 self.observer.cut(one.result, facts)
                 self.observer.phase("rolling_forward", remaining=total - done, done=done)
                 if pending and one.entry.hash == self.last.hash:
-                    publication = publication_of(self.config, one.cut, one.result, one.entry.raw)
+                    publication = publication_of(
+                        self.config, one.cut, one.result, one.entry.raw, one.entry.record.lineage
+                    )
                     sink = cast(RepublishingSink, self.ports.sink)
                     sink.republish(publication, one.entry.offset)
                 began = self.ports.elapsed()
@@ -228,9 +239,16 @@ class _Recovery:
             return TOPICS_RECREATED
         return NEW_CODE if self.options.new_lineage else ""
 
+    def _roll_back(self, ready: Ready, decision: Mapping[str, Any]) -> Ready:
+        """The last cut said so, and then the worker ended: what it still had to do."""
+        context, last = carry_out(
+            self.ports, self.store, ready.fold, self.context, self.last, decision
+        )
+        return replace(ready, context=context, last=last, durable=None, checkpoint_due=True)
+
     def _new_lineage(self, ready: Ready, reason: str) -> Ready:
         """Step 9: the record. It reads nothing and publishes nothing."""
-        context = replace(self.context, lineage=_lineage_id())
+        context = replace(self.context, lineage=lineage_id())
         positions = self.ports.source.positions
         now = self.ports.clock()
         raw = encode_lineage(context, self.last, positions, now, reason)
@@ -241,11 +259,14 @@ class _Recovery:
         return replace(ready, context=context, last=last, durable=None, checkpoint_due=True)
 
 
-def publication_of(config: Config, cut: Cut, result: CutResult, ledger: bytes) -> Publication:
+def publication_of(
+    config: Config, cut: Cut, result: CutResult, ledger: bytes, lineage: str
+) -> Publication:
     """All that becomes visible with a cut, offsets of idle partitions included."""
     letters = [
         dead_letter(reject, cut.number, config.app, config.source.rank, config.dlq)
         for reject in result.rejects
     ]
     positions: Positions = {(r.topic, r.partition): r.stop for r in cut.ranges}
-    return Publication(cut, result.outputs, letters, ledger, positions)
+    acks = acknowledgements(result.decisions, cut, lineage)
+    return Publication(cut, result.outputs, letters, ledger, positions, acks)

@@ -23,11 +23,13 @@ from stream_mtl.failpoints import Failpoint
 from stream_mtl.kafka.publication import Committed
 from stream_mtl.ledger import Durable, decode, encode_cut
 from stream_mtl.manifest import Identity, Topic
+from stream_mtl.rollback import begun
 from workers.failpoint import VARIABLE, armed
 from workers.instance import Instance, InstanceLock
 from workers.known_config import remember
 from workers.observer import CheckpointFacts, CutFacts, Observer
 from workers.ports import Ports, Stopped, kafka_ports
+from workers.rollback import Aim, carry_out
 from workers.startup import Ready, TrainerOptions, publication_of, start
 
 _REFRESH_S = 3_000.0  # an idle job's offsets: at least hourly
@@ -106,6 +108,7 @@ class Trainer:
         self._events = 0
         self._first_score: float | None = None
         self._prune_due = False
+        self._held = False
 
     def run(self) -> dict[str, Any]:
         ready = start(
@@ -144,11 +147,11 @@ class Trainer:
             self._note_written()
             if self._options.until_idle and self._ports.source.at_end:
                 return
-            if self._breaker.open:
+            if self._breaker.open or self._fold.paused:
                 self._hold()
                 continue
-            number = 0 if self._last is None else self._last.cut + 1
-            cut = self._ports.source.next_cut(number, self._stop.is_set)
+            self._tell_of_holding(False)
+            cut = self._ports.source.next_cut(self._number, self._stop.is_set)
             if cut is None:
                 self._refresh()
                 continue
@@ -156,20 +159,48 @@ class Trainer:
             self._fold_and_commit(cut)
             self._maybe_checkpoint()
 
+    @property
+    def _number(self) -> int:
+        """Of the next cut."""
+        return 0 if self._last is None else self._last.cut + 1
+
     def _fold_and_commit(self, cut: Cut) -> None:
         """The one order that is right: fold, commit, and only then anything that relies on it."""
         began = self._ports.elapsed()
         with self._ports.source.heartbeat():
+            cut = Aim(self._config, self._store, self._cluster).at(cut, self._fold)
             result = self._fold.step(cut)
             self._ports.failpoint("step.done")
             seconds = self._ports.elapsed() - began
             previous = self._last.hash if self._last else ""
             raw = encode_cut(self._context, previous, cut, result, self._durable)
-            committed = self._ports.sink.commit(publication_of(self._config, cut, result, raw))
+            committed = self._ports.sink.commit(
+                publication_of(self._config, cut, result, raw, self._context.lineage)
+            )
         self._last = decode(raw, committed.ledger_offset)
         self._committed_at = self._ports.elapsed()
         self._tell(cut, result, seconds, committed)
+        self._follow(result)
         self._prune()
+
+    def _follow(self, result: CutResult) -> None:
+        """What commands ask of the worker itself. Before anything is pruned: a rollback needs its checkpoint."""
+        resumed = any(
+            d["kind"] == "resume" and d["done"] and "repeated" not in d for d in result.decisions
+        )
+        if resumed and self._breaker.open:
+            self._breaker.close()
+            self._observer.trouble("breaker", open=0)
+        decision = begun(result.decisions)
+        if decision is None:
+            return
+        assert self._last is not None
+        with self._ports.source.heartbeat():
+            self._context, self._last = carry_out(
+                self._ports, self._store, self._fold, self._context, self._last, decision
+            )
+            self._durable = None
+            self._last_checkpoint()
 
     def _refresh(self) -> None:
         """Committed offsets expire, so an idle job commits them again now and then."""
@@ -179,15 +210,32 @@ class Trainer:
         self._committed_at = self._ports.elapsed()
 
     def _hold(self) -> None:
-        """The breaker is open: alive, not ready, reading nothing. A person restarts when it is mended."""
-        if self._options.until_idle:
-            raise ConfigError(
-                f"more than {self._config.dlq.breaker_share:.0%} of the last {self._config.dlq.breaker_window} "
-                "records were refused: a broken producer. `dlq ls` names the reasons; mend it, or raise "
-                "dlq.breaker_share"
+        """Paused, or the breaker is open: alive, not ready, reading commands alone."""
+        self._tell_of_holding(True)
+        cut = self._ports.source.next_commands(self._number, self._stop.is_set)
+        if cut is not None:
+            self._fold_and_commit(cut)
+        elif self._options.until_idle and self._ports.source.commands_at_end:
+            raise ConfigError(self._why_held())
+        else:
+            self._refresh()
+
+    def _tell_of_holding(self, holding: bool) -> None:
+        if holding or self._held:
+            self._observer.holding(self._fold.paused, self._ports.source.lag())
+        self._held = holding
+
+    def _why_held(self) -> str:
+        if self._fold.paused:
+            return (
+                "a command paused reading, so the end of the input is never reached; `stream-mtl control resume`"
+                " reads on"
             )
-        with self._ports.source.heartbeat():
-            self._stop.wait(1.0)
+        return (
+            f"more than {self._config.dlq.breaker_share:.0%} of the last {self._config.dlq.breaker_window} "
+            "records were refused: a broken producer. `dlq ls` names the reasons; mend it, or raise "
+            "dlq.breaker_share"
+        )
 
     def _tell(self, cut: Cut, result: CutResult, seconds: float, committed: Committed) -> None:
         """Everything an observer wants to know of a committed cut."""

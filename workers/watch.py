@@ -30,6 +30,7 @@ class Health:
     phase: str = "starting"
     partitions: int = 0
     breaker: bool = False
+    paused: bool = False
     committed: float | None = None
     lag: int = 0
 
@@ -53,7 +54,9 @@ class Health:
             reasons.append("owns no partitions")
         if self.breaker:
             reasons.append("breaker open: too many rejects")
-        if self.committed is not None and self.lag:
+        if self.paused:
+            reasons.append("paused by command: `stream-mtl control resume` reads on")
+        if self.committed is not None and self.lag and not (self.paused or self.breaker):
             age = self.clock() - self.committed
             if age > self.limit():
                 reasons.append(f"last commit {age:.0f} s ago with {self.lag} records waiting")
@@ -101,6 +104,17 @@ class Watch(Silent):
         if self._health.clock() - self._asked >= _QUALITY_S:
             self._asked = self._health.clock()
             self._quality(facts.quality())
+
+    def holding(self, paused: bool, lag: Mapping[tuple[str, int], int]) -> None:
+        self.tick()
+        if self._health.paused and not paused:
+            self._health.committed = (
+                None  # the stillness was asked for: freshness counts from here on
+            )
+        self._health.paused = paused
+        self._health.lag = sum(lag.values())
+        self._metrics.set("paused", float(paused))
+        self._metrics.lag(lag)
 
     def checkpoint(self, facts: CheckpointFacts) -> None:
         metrics = self._metrics
@@ -178,6 +192,8 @@ class Watch(Silent):
         match decision["kind"]:
             case "publish_gate":
                 self._metrics.add("publish_verdicts", verdict=verdict)
+            case "rollback" if decision.get("done") and "repeated" not in decision:
+                self._metrics.add("rollbacks")
             case "fine_tune":
                 task = str(decision["task"])
                 self._metrics.add("fine_tunings", task=task, verdict=verdict)

@@ -91,10 +91,13 @@ class Published:
 
 
 class ScoreReader:
-    """A subscriber to an output topic (scores by default): committed records only, from the start, no group."""
+    """A subscriber to an output topic (scores by default): committed records only, from the start, no group.
 
-    def __init__(self, config: Config, topic: str | None = None) -> None:
-        self._config = config
+    `from_end`: only what comes from now on.
+    """
+
+    def __init__(self, config: Config, topic: str | None = None, from_end: bool = False) -> None:
+        self._config, self._from_end = config, from_end
         self._topic = topic or config.topics.scores
         self._consumer = open_consumer(consumer_settings(config))
         self._ends: set[int] = set()
@@ -140,8 +143,8 @@ class ScoreReader:
         self._consumer.close()
 
     def _start(self, partition: int) -> TopicPartition:
-        low, _ = bounds(self._consumer, (self._topic, partition), self._config.kafka.bootstrap)
-        return TopicPartition(self._topic, partition, low)
+        low, high = bounds(self._consumer, (self._topic, partition), self._config.kafka.bootstrap)
+        return TopicPartition(self._topic, partition, high if self._from_end else low)
 
 
 def _published(message: Any) -> Published:

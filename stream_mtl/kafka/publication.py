@@ -28,6 +28,7 @@ class Publication:
     dead_letters: Sequence[DeadLetter]
     ledger: bytes
     positions: Mapping[Place, int]
+    acks: Sequence[Output] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +56,15 @@ class Wire:
 
 
 def published(publication: Publication, config: Config) -> Iterator[Wire]:
-    """Outputs, then dead letters, in their order."""
+    """Outputs, then dead letters, then acknowledgements, in their order."""
     headers: Headers = ((CUT_HEADER, b"%d" % publication.cut.number),)
     for output in publication.outputs:
         yield Wire(config.topics.scores, output.key.encode(), output.value, headers)
     for letter in publication.dead_letters:
         stamp = letter.timestamp_ms or 0
         yield Wire(config.topics.dlq, letter.key, letter.value, letter.headers, stamp)
+    for ack in publication.acks:
+        yield Wire(config.topics.acks, ack.key.encode(), ack.value, headers)
 
 
 def ledger_wire(publication: Publication, config: Config) -> Wire:

@@ -7,6 +7,7 @@ transaction markers take offsets and compaction leaves holes.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import logging
 from collections import deque
@@ -19,7 +20,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from schemas.scores import TopicIdentity
 from stream_mtl.config import Config
 from stream_mtl.cut import Record
-from stream_mtl.errors import PositionLost, TopicChanged
+from stream_mtl.errors import BrokerUnavailable, PositionLost, TopicChanged
 from stream_mtl.kafka.bounds import bounds
 from stream_mtl.kafka.faults import explain, is_denied, is_missing
 from stream_mtl.kafka.ownership import Place, owned
@@ -56,6 +57,7 @@ class Reader:
         self._end: dict[Place, int] = {}  # offset of the end event, until a record follows it
         self._buffer: dict[Place, deque[Record]] = {}  # polled and not taken
         self._held = 0  # records in all buffers
+        self._only: str | None = None  # the one topic that is polled now
         self.position: dict[
             Place, int
         ] = {}  # after the last record taken, in order of topic, partition
@@ -112,6 +114,12 @@ class Reader:
         self._keep_all(messages)
         return len(messages)
 
+    def poll_only(self, topic: str | None) -> None:
+        """Poll this topic's partitions alone from now on, None: all again. What was polled before stays here."""
+        if topic != self._only:
+            self._only = topic
+            self._assign(self._fetched)
+
     def let_go(self) -> None:
         """Hand all partitions back to the client, so that polling it brings nothing.
 
@@ -131,7 +139,11 @@ class Reader:
         one partition after the other.
         """
         own: dict[Place, list[Record]] = {place: [] for place in self.position}
-        heads = [(_stamp(waiting), place) for place, waiting in self._buffer.items() if waiting]
+        heads = [
+            (_stamp(waiting), place)
+            for place, waiting in self._buffer.items()
+            if waiting and self._polls(place)
+        ]
         heapq.heapify(heads)
         for _ in range(count):
             _, place = heads[0]
@@ -143,6 +155,22 @@ class Reader:
                 heapq.heappop(heads)
         self._held -= count
         return [self._slice(place, records) for place, records in own.items()]
+
+    def waiting(self, topic: str) -> int:
+        """Records of a topic that are polled and not taken."""
+        return sum(len(held) for place, held in self._buffer.items() if place[0] == topic)
+
+    def ended(self, topic: str) -> bool:
+        """Has every partition of a topic told its end, with nothing left to take?"""
+        mine = [place for place in self.position if place[0] == topic]
+        return not self.waiting(topic) and all(place in self._end for place in mine)
+
+    def ask_lag(self) -> None:
+        """Of what is not polled, from the broker: a request a partition. The numbers stay when it does not answer."""
+        with contextlib.suppress(BrokerUnavailable):
+            for place, at in self.position.items():
+                if not self._polls(place):
+                    self.lag[place] = max(0, self.bounds(place)[1] - at)
 
     def take_until(self, stops: Mapping[Place, int]) -> list[Slice]:
         """The polled records below these offsets; `covers` told that they are all here."""
@@ -199,6 +227,8 @@ class Reader:
     def refresh_lag(self) -> None:
         """From what fetches told: no request. 0 only after an end event with nothing left to take."""
         for place, at in self.position.items():
+            if not self._polls(place):
+                continue
             if place in self._end and not self._buffer[place]:
                 self.lag[place] = 0
                 continue
@@ -209,7 +239,11 @@ class Reader:
     def _assign(self, positions: Mapping[Place, int]) -> None:
         self._end.clear()
         self._fetched.update(positions)
-        self.client.assign([TopicPartition(*place, at) for place, at in positions.items()])
+        polled = [TopicPartition(*p, at) for p, at in positions.items() if self._polls(p)]
+        self.client.assign(polled)
+
+    def _polls(self, place: Place) -> bool:
+        return self._only is None or place[0] == self._only
 
     def _keep_all(self, messages: Iterable[Any]) -> None:
         for message in messages:

@@ -15,6 +15,7 @@ from stream_mtl.kafka.reader import Reader, Slice
 _LOOK_AHEAD = 16  # cuts
 _NAP_S = 0.05  # after which the stop flag is looked at again
 _PATIENCE_S = 120.0  # roll-forward: without any message
+_LAG_S = 5.0  # while commands alone are read, the other partitions' ends are asked for
 
 
 class Source:
@@ -28,6 +29,7 @@ class Source:
         self._clock = clock
         self._reader = Reader(config, config.source.rank if rank is None else rank)
         self._frozen_at = 0.0  # monotonic, of the newest live cut
+        self._lag_asked = float("-inf")  # monotonic
         self._asked_again = False  # since then, whether this is really the end
 
     def open(self, positions: Mapping[Place, int]) -> None:
@@ -90,6 +92,7 @@ class Source:
         the earliest ones of all.
         """
         reader, limit = self._reader, self._config.cut.max_records
+        reader.poll_only(None)
         interval_s = self._config.cut.interval_ms / 1_000
         deadline = time.monotonic() + interval_s
         started = len(reader) > 0
@@ -112,6 +115,34 @@ class Source:
             self._frozen_at, self._asked_again = time.monotonic(), False
         reader.refresh_lag()
         return cut
+
+    def next_commands(self, number: int, stop: Callable[[], bool] = lambda: False) -> Cut | None:
+        """The next cut of commands alone; None when none came within one interval, or on `stop`.
+
+        All other partitions stand where they are, and records of theirs that were polled wait for `next_cut`.
+        Their lag is asked for every few seconds.
+        """
+        reader, topic = self._reader, self._config.topics.control
+        reader.poll_only(topic)
+        deadline = time.monotonic() + self._config.cut.interval_ms / 1_000
+        while not reader.waiting(topic) and not stop() and time.monotonic() < deadline:
+            reader.poll(1, _NAP_S)
+        cut = None
+        if reader.waiting(topic) and not stop():
+            reader.poll(self._config.cut.max_records, 0.0)
+            slices = reader.take(min(self._config.cut.max_records, reader.waiting(topic)))
+            cut = Cut(number, _records(slices), _ranges(slices), self._clock())
+            self._frozen_at, self._asked_again = time.monotonic(), False
+        reader.refresh_lag()
+        if time.monotonic() - self._lag_asked >= _LAG_S:
+            reader.ask_lag()
+            self._lag_asked = time.monotonic()
+        return cut
+
+    @property
+    def commands_at_end(self) -> bool:
+        """Whether every command there was has been taken, as of the last `next_commands`."""
+        return self._reader.ended(self._config.topics.control)
 
     def _deadline(self, interval_s: float) -> float:
         """When the cut closes whose first record is here."""

@@ -53,6 +53,7 @@ def plan(config: Config, retention_ms: int = INPUT_RETENTION_MS) -> dict[str, To
         **{name: TopicPlan(many, timed) for name in names.events},
         names.items: TopicPlan(many, timed if retention_ms < 0 else lagging),
         names.control: TopicPlan(1, timed),
+        names.acks: TopicPlan(1, timed),
         names.scores: TopicPlan(many, {**compacted, "delete.retention.ms": str(COMPACTION_LAG_MS)}),
         names.dlq: TopicPlan(many, dead),
         names.ledger: TopicPlan(1, ledger),

@@ -24,7 +24,7 @@ from stream_mtl.errors import (
 from workers.cli import VERBS, cli, run
 
 COMMON = {"--config", "--set", "--json", "--debug", "--help"}
-KAFKA, STATE = {"--bootstrap"}, {"--state"}
+KAFKA, STATE, SENT = {"--bootstrap"}, {"--state"}, {"--id", "--wait"}
 PINNED: dict[str, set[str]] = {
     "demo": {"--events", "--broker", "--seed", "--scenario"} | KAFKA | STATE,
     "run trainer": {
@@ -53,6 +53,14 @@ PINNED: dict[str, set[str]] = {
     "init": set(),
     "config show": {"--all"} | KAFKA | STATE,
     "config schema": set(),
+    "control pause": SENT | KAFKA,
+    "control resume": SENT | KAFKA,
+    "control rollback": {"--cut", "--checkpoint"} | SENT | KAFKA,
+    "control set-task-weight": SENT | KAFKA,
+    "control add-task": {"--with"} | SENT | KAFKA,
+    "control retire-task": SENT | KAFKA,
+    "control promote": {"--lineage"} | SENT | KAFKA,
+    "ckpt rollback": SENT | KAFKA | STATE,
     "ckpt ls": STATE,
     "ckpt show": STATE,
     "ckpt verify": STATE,

@@ -623,6 +623,8 @@ def test_every_failpoint_of_the_list_is_reached(tmp_path: Path) -> None:
     for delivery in SINKS:
         world, seen = World(tmp_path / delivery, delivery), DieAt()
         world.run(seen)
+        world.log.say("rollback", "r1")
+        world.run(seen)
         damage_newest(world)
         world.run(seen)
         reached |= set(seen.names)

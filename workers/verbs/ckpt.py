@@ -1,4 +1,4 @@
-"""`ckpt ls`, `ckpt show`, `ckpt verify`."""
+"""`ckpt ls`, `ckpt show`, `ckpt verify`, `ckpt rollback`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import click
 
 from workers import output
 from workers.options import Call, verb
+from workers.verbs.control import give, sent
 
 if TYPE_CHECKING:
     from stream_mtl.checkpoint import CheckpointStore
@@ -68,6 +69,22 @@ def verify(call: Call, names: tuple[str, ...]) -> int:
         [*lines, f"{len(findings)} checkpoints, {bad} not whole"],
     )
     return 65 if bad else 0
+
+
+@ckpt.command()
+@click.argument("name", default="")
+@sent
+@verb(kafka=True, state=True)
+def rollback(call: Call, name: str, command_id: str, wait: float) -> int:
+    """Have the running worker go back to what NAME had learned; without NAME to the checkpoint before the last.
+
+    Offsets, catalogue, histories and memories stay; nothing is read again.
+    """
+    from stream_mtl.errors import ConfigError
+
+    if name and name not in {info.name for info in _store(call).list()}:
+        raise ConfigError(f"no checkpoint {name!r} in the state folder; `ckpt ls` lists them")
+    return give(call, "rollback", {"checkpoint": name or None}, command_id, wait)
 
 
 def _newest(store: CheckpointStore) -> str:

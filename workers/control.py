@@ -1,0 +1,62 @@
+"""Commands to a running worker, and its answers: the sender's side of the control topic."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from schemas.control import ADAPTER, AnyCommand
+from schemas.scores import Ack
+from stream_mtl.config import Config
+from stream_mtl.errors import ConfigError
+from stream_mtl.kafka.produce import EventWriter, ScoreReader
+from stream_mtl.kafka.topics import identities
+from workers.ports import wall_ms
+
+
+def new_id() -> str:
+    return f"cli-{secrets.token_hex(6)}"
+
+
+def command(kind: str, arguments: Mapping[str, Any], command_id: str) -> AnyCommand:
+    """The record to send; ConfigError names the argument that the contract does not allow."""
+    given = {name: value for name, value in arguments.items() if value is not None}
+    try:
+        return ADAPTER.validate_python(
+            {"type": kind, "command_id": command_id, "issued_at": wall_ms(), **given}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"][1:])
+        raise ConfigError(f"{kind}: {place}: {first['msg']}") from None
+
+
+def send(config: Config, said: AnyCommand, wait_s: float) -> Ack | None:
+    """Write a command and wait for its answer; None when none came in time, or with `wait_s` 0.
+
+    Raises ConfigError when a topic is missing, BrokerUnavailable when nobody answers.
+    """
+    identities(config)
+    answers = ScoreReader(config, config.topics.acks, from_end=True) if wait_s > 0 else None
+    try:
+        writer = EventWriter(config)
+        value = said.model_dump_json(exclude_none=True).encode()
+        writer.write(config.topics.control, said.command_id, value)
+        writer.flush()
+        return _await(answers, said.command_id, wait_s) if answers else None
+    finally:
+        if answers:
+            answers.close()
+
+
+def _await(answers: ScoreReader, command_id: str, wait_s: float) -> Ack | None:
+    deadline = time.monotonic() + wait_s
+    while time.monotonic() < deadline:
+        for record in answers.read(0.2):
+            if record.key == command_id and record.value is not None:
+                return Ack.model_validate_json(record.value)
+    return None
