@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from schemas.scores import LedgerRecord
-from stream_mtl.checkpoint import CheckpointInfo, CheckpointStore
+from stream_mtl.checkpoint import CheckpointInfo
 from stream_mtl.cut import Cut, CutResult, Range, Record
 from stream_mtl.errors import (
     CheckpointCorrupt,
@@ -50,6 +50,14 @@ class Fold(Protocol):
     def roll_back(self, saved: Mapping[str, Any], cut: int) -> None:
         """Take what `saved`, the state after `cut`, had learned. StateError where it does not fit."""
         ...
+
+
+class Candidates(Protocol):
+    """Where checkpoints are looked for: `stream_mtl.checkpoint.CheckpointStore`, or a choice of it."""
+
+    def list(self) -> Sequence[CheckpointInfo]: ...
+    def manifest(self, name: str) -> Manifest: ...
+    def load(self, name: str) -> tuple[State, Manifest]: ...
 
 
 ReadRanges = Callable[[Sequence[Range]], Sequence[Record]]
@@ -113,7 +121,7 @@ def refuse_foreign(last: LedgerRecord, ours: Context, new_lineage: bool, hint: s
 
 
 def find_start(
-    store: CheckpointStore,
+    store: Candidates,
     read_ledger: ReadLedger,
     cluster: str,
     ours: Context,

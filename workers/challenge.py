@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stream_mtl.checkpoint import CheckpointStore
 from stream_mtl.config import Config, fold_hash
 from stream_mtl.contest import Contest
 from stream_mtl.cut import Cut, Range, Record
@@ -118,12 +117,11 @@ class _Champion:
         self.contest, self.why = Contest(archive.config.gate), ""
         self._fold: Pipeline | None = None
         self._from = -1
-        last, store = entries[-1], archive.store
+        last = entries[-1]
         try:
             config = _config_of(archive, last)
-            store = _oldest(store)
             start = find_start(
-                store,
+                _oldest(archive),
                 lambda offset: [e for e in entries if offset is None or e.offset >= offset],
                 cluster_id(config),
                 archive.context(last),
@@ -135,7 +133,9 @@ class _Champion:
             return
         self._fold = fold
         self._from = start.cuts[0].cut if start.cuts else last.cut + 1
-        self._replayed = roll_forward(fold, start, read, loader(archive.store), compare=False)
+        self._replayed = roll_forward(
+            fold, start, read, loader(archive.before(last.cut + 1)), compare=False
+        )
 
     def follow(self, entry: Entry, challenger: Pipeline) -> None:
         if self._fold is not None and entry.cut >= self._from:
@@ -152,10 +152,10 @@ class _Champion:
         return found.decision, found.reasons
 
 
-def _oldest(store: CheckpointStore | None) -> Before:
+def _oldest(archive: Archive) -> Before:
     """As long a span as there is."""
-    known = store.list() if store is not None else []
-    return Before(store, known[-1].cut + 1 if known else 0)
+    known = archive.before(archive.entries[-1].cut + 1).list()
+    return archive.before(known[-1].cut + 1 if known else 0)
 
 
 def _config_of(archive: Archive, last: Entry) -> Config:

@@ -43,7 +43,7 @@ class Proof:
 
 
 class Before:
-    """The checkpoints of a store that hold nothing of the range."""
+    """The checkpoints of a store of cuts before `first`; none without a store."""
 
     def __init__(self, store: CheckpointStore | None, first: int) -> None:
         self._store, self._first = store, first
@@ -91,8 +91,13 @@ class Archive:
 
     @property
     def store(self) -> CheckpointStore | None:
+        """None where there is no such folder: reading must not make it."""
         folder = Path(self.config.state) / "checkpoints"
         return CheckpointStore(folder) if folder.is_dir() else None
+
+    def before(self, first: int) -> Before:
+        """Checkpoints that hold nothing of cut `first` or later."""
+        return Before(self.store, first)
 
     def upto(self, last: int) -> list[Entry]:
         """Records up to a cut, without the lineages that begin after it."""
@@ -157,7 +162,7 @@ def prove(
                 "settings of that time, on the same kind of machine; the ledger names them"
             )
         start = find_start(
-            Before(None if from_nothing else archive.store, low),
+            Before(None, 0) if from_nothing else archive.before(low),
             lambda offset: [e for e in entries if offset is None or e.offset >= offset],
             cluster_id(config),
             context,
@@ -166,7 +171,9 @@ def prove(
         restore(fold, start)
         audit = _Audit(context, _states(archive.store, entries, context), low)
         try:
-            replayed = roll_forward(fold, start, archive.read, loader(archive.store), compare=False)
+            replayed = roll_forward(
+                fold, start, archive.read, loader(archive.before(high + 1)), compare=False
+            )
             for one in replayed:
                 audit.compare(one.entry, one.result.digest, one.result.outputs_digest, fold)
                 told(audit.cuts, len(start.cuts))
