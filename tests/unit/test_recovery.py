@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from stream_mtl.failpoints import FAILPOINTS, Failpoint
 from stream_mtl.kafka.publication import Committed, Publication
 from stream_mtl.ledger import Entry, decode, links, ranges_of
 from stream_mtl.ledger_audit import Published, verify
+from stream_mtl.recovery import lineage_reason
+from stream_mtl.rollback import ROLLBACK, targets_of
 from stream_mtl.testing import (
     AtOnce,
     DieAt,
@@ -169,19 +172,24 @@ class World:
         return links(decode(raw, at) for at, raw in self.log.read_ledger(None))[0]
 
     def refold(self) -> tuple[SumFold, list[CutResult]]:
-        """The fault-free fold of the same cuts, from the empty state."""
-        fold, results = self.fold("?"), []
+        """The fault-free fold of the same cuts, from the empty state; rollbacks from its own past, not a disk."""
+        fold, results, states = self.fold("?"), [], {}
         for entry in self.entries():
             fold.lineage = entry.record.lineage
             if entry.record.kind == "cut":
                 results.append(fold.step(self.cut(entry.record)))
+            elif lineage_reason(entry.record) == ROLLBACK:
+                to = int(entry.record.decisions[0]["checkpoint_cut"])
+                fold.roll_back(states[to], to)
+            states[entry.cut] = deepcopy(fold.state())
         return fold, results
 
     def cut(self, record: LedgerRecord) -> Cut:
         ranges = ranges_of(record)
         source = MemorySource(self.log, 0)
         source.open({})
-        return Cut(record.cut, tuple(source.read(ranges)), ranges, record.published_at)
+        targets = targets_of(record.decisions)
+        return Cut(record.cut, tuple(source.read(ranges)), ranges, record.published_at, targets)
 
 
 def holds_property_p(world: World, summary: Mapping[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 REFUSED, NO_ANSWER = 65, 75
 
 
-def sent(function: Callable[..., int]) -> Callable[..., int]:
+def sent(function: Callable[..., int | None]) -> Callable[..., int | None]:
     """Options of everything that sends a command."""
     for option in (
         click.option(
