@@ -100,7 +100,7 @@ def part_of(name: str) -> str:
 
 def _behind(saved: State, fresh: State) -> State:
     """The saved state with columns for tasks that the configuration has put behind its tasks."""
-    before, now = saved.get("evaluation/tasks", []), fresh["evaluation/tasks"]
+    before, now = saved.get("evaluation/tasks", []), fresh.get("evaluation/tasks", [])
     if not before or before == now or list(now[: len(before)]) != list(before):
         return saved
     return grown(saved, fresh)
@@ -115,10 +115,16 @@ def _fits(part: str, old: State, fresh: State) -> bool:
     saved, new = ({n: v for n, v in s.items() if part_of(n) == part} for s in (old, fresh))
     if not saved or (part in _WHOLE and saved.keys() != new.keys()):
         return False
-    table = [int(s[_TABLE].shape[0]) for s in (old, fresh)]
-    if table[0] != table[1] and any(_column(name).startswith("sparse") for name in saved):
+    if _table_rows(old) != _table_rows(fresh) and any(
+        _column(name).startswith("sparse") for name in saved
+    ):
         return False
     return all(_like(name, value, fresh) for name, value in saved.items())
+
+
+def _table_rows(state: State) -> int:
+    table = state.get(_TABLE)
+    return len(table) if isinstance(table, Tensor) else 0
 
 
 def _like(name: str, value: object, fresh: State) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from schemas.scores import LedgerRecord
+from stream_mtl.carry_over import carried
 from stream_mtl.checkpoint import CheckpointInfo
 from stream_mtl.cut import Cut, CutResult, Range, Record
 from stream_mtl.errors import (
@@ -81,6 +82,16 @@ class Start:
     @property
     def cuts(self) -> tuple[Entry, ...]:
         return tuple(entry for entry in self.steps if entry.record.kind == "cut")
+
+    def is_of_others(self, ours: Context) -> bool:
+        """Whether its state was saved under other settings, or by code that folds otherwise."""
+        if self.manifest is None:
+            return False
+        identity = self.manifest.identity
+        return (identity.config_hash, identity.fold_version) != (
+            ours.config_hash,
+            ours.fold_version,
+        )
 
     @property
     def durable(self) -> Durable | None:
@@ -249,16 +260,25 @@ class Replayed:
     result: CutResult
 
 
-def restore(fold: Fold, start: Start) -> None:
-    """Put the checkpoint's state into the fold; StateError when it does not come back as it was saved."""
+def restore(fold: Fold, start: Start, build: Callable[[], Fold] | None = None) -> tuple[str, ...]:
+    """Put the checkpoint's state into the fold; StateError when it does not come back as it was saved.
+
+    `build`, an empty fold, where the state was saved under other settings or by other code: what fits is carried over
+    (`carry_over`). Gives the parts that start afresh.
+    """
     if start.state is None or start.manifest is None:
-        return
+        return ()
+    if build is not None:
+        found = carried(start.state, build)
+        fold.restore(found.state)
+        return found.afresh
     fold.restore(start.state)
     if fold.state_digest() != start.manifest.state_digest:
         raise StateError(
             f"checkpoint {start.name} was read whole, but the restored state has another digest; a "
             "component does not restore all that it saves. This is a bug; an older release may read it"
         )
+    return ()
 
 
 def roll_forward(

@@ -23,7 +23,7 @@ from stream_mtl.ledger import Entry, ranges_of
 from stream_mtl.pipeline import Pipeline
 from stream_mtl.recovery import ReadRanges, differences, find_start, restore, roll_forward
 from workers.known_config import remembered
-from workers.replay import Archive, Before, Told, keep, range_of
+from workers.proof import Archive, Before, Told, keep, range_of
 from workers.rollback import lineage_id, loader
 
 CHALLENGERS = "challengers"  # folder of the state folder

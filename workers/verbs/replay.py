@@ -52,7 +52,7 @@ def replay(
             )
         return _challenge(call)
     from workers.progress import counted
-    from workers.replay import prove
+    from workers.proof import prove
 
     with counted("replay", "cuts") as told:
         proof = prove(config, first, last, from_nothing, out, told)
