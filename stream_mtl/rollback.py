@@ -70,24 +70,27 @@ def rolled_back(
     """
     added = tasks_afresh(now, saved)
     old = {name: value for name, value in saved.items() if is_learned(name)}
-    missing = [name for name in fresh if is_learned(name) and name not in old]
-    faults = [
-        f"{name} is missing there" for name in missing if not added or name.startswith(_WHOLE)
-    ]
-    learned: State = {}
-    if not faults:
-        try:
-            learned = {n: value for n, value in grown(old, fresh).items() if is_learned(n)}
-        except (ValueError, RuntimeError) as error:
-            faults = [str(error)]
-        else:
-            faults = misfits({n: value for n, value in fresh.items() if is_learned(n)}, learned)
+    empty = {name: value for name, value in fresh.items() if is_learned(name)}
+    if added:  # what they bring is missing in the old state, and what is as wide as the tasks is narrower there
+        whole = {n: v for n, v in empty.items() if n.startswith(_WHOLE)}
+        faults = misfits(whole, {n: v for n, v in old.items() if n.startswith(_WHOLE)})
+        learned = {n: v for n, v in _grown(old, fresh).items() if is_learned(n)}
+        faults += misfits(empty, learned)
+    else:
+        learned, faults = old, misfits(empty, old)
     if faults:
         raise StateError(
             f"the checkpoint does not fit the present model: {'; '.join(faults[:3])}; it was written with"
             " other settings"
         )
     return {**now, **learned, **_begun_again(now)}
+
+
+def _grown(old: Mapping[str, Any], fresh: Mapping[str, Any]) -> State:
+    try:
+        return grown(old, fresh)
+    except (ValueError, RuntimeError) as error:
+        raise StateError(f"the checkpoint does not fit the present tasks: {error}") from error
 
 
 def _begun_again(now: Mapping[str, Any]) -> State:
