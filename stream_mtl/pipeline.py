@@ -24,6 +24,7 @@ from stream_mtl.batch import Batch, concat
 from stream_mtl.commands import Decision, obey
 from stream_mtl.config import Config
 from stream_mtl.cut import Cut, CutResult, DriftAlarm, Output, Reject, digest_outputs
+from stream_mtl.erasure import forget_rows
 from stream_mtl.events import AnyEvent, Outcome
 from stream_mtl.ledger import FOLD_VERSION
 from stream_mtl.orders import Orders
@@ -254,14 +255,15 @@ class Pipeline:
     def roll_back(self, saved: Mapping[str, Any], cut: int) -> None:
         """Have learned what `saved`, the state after `cut`, had; everything else as it is (`rollback`).
 
-        Raises StateError where it does not fit, and then nothing has changed. An erasure changes nothing that is
-        learned; one that would must be done again here, for the users erased after `cut`.
+        Raises StateError where it does not fit, and then nothing has changed. Who was erased after `cut` is erased
+        again.
         """
         parts = self._compose(self.config)
         parts.encoder = self.parts.encoder
         parts.restore(rolled_back(self.parts.state(), saved, parts.state()))
         self.parts = parts
         self._retire()
+        forget_rows(parts, self.orders.erasures.since(cut))
         self.orders.discarded.append([cut, self.cuts - 1])
 
     def state(self) -> State:
