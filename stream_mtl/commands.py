@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from stream_mtl.config import Config
 from stream_mtl.cut import Output, RollbackTarget
+from stream_mtl.erasure import erase
 from stream_mtl.errors import ConfigError
 from stream_mtl.events import Command
-from stream_mtl.hashing import hash64
 from stream_mtl.orders import Orders
 from stream_mtl.parts import Parts
 from stream_mtl.rollback import ROLLBACK, begun
@@ -69,21 +69,10 @@ def set_task_weight(fold: Fold, given: Arguments, moment: Moment) -> Done:
 
 
 def erase_user(fold: Fold, given: Arguments, moment: Moment) -> Done:
-    user_id, parts = str(given["user_id"]), fold.parts
-    key = hash64(user_id, "user")
-    parts.throttle.erase(user_id)
-    parts.row_limit.erase(key)
-    parts.join.erase(user_id)
-    parts.recall.erase(hash64(user_id))
-    if parts.towers is not None:
-        parts.towers.erase(hash64(user_id))
-    parts.features.erase_user(user_id)
-    parts.shop.erase_user(user_id)
-    parts.learner.erase(key)
-    parts.evaluation.erase(key)
-    parts.publish_gate.erase(key)
-    parts.pending.erase(key)
-    return Done((parts.scoring.erase_user(user_id, moment),))
+    """The person is named in the command alone: the decision, and so the ledger, has only counts."""
+    done = erase(fold, str(given["user_id"]), moment)
+    fold.orders.erasures.note(int(moment.model["cut"]), moment.published_at, done.rows)
+    return Done(done.outputs, {"counts": done.counts})
 
 
 def promote(fold: Fold, given: Arguments, moment: Moment) -> Done:

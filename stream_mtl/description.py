@@ -105,6 +105,20 @@ class Pairs:
     surface_B: Ints  # hash, 0 = none
 
 
+def table_rows_of(hash_N: Ints, field: str, table_rows: int) -> Array:
+    """int64 [N, F]: rows of the hashed table that stand for these values of one field, 0 in the other columns."""
+    row_NF = np.zeros((len(hash_N), len(SPARSE)), np.int64)
+    place = SPARSE.index(field)
+    row_NF[:, place] = _placed(hash_N, place, table_rows)
+    return row_NF
+
+
+def _placed(hash_B: Ints, field: int | Ints, table_rows: int) -> Array:
+    """Rows of the hashed table, [1, table_rows); a missing value (0) is row 0."""
+    salted = hash_B + (np.asarray(field, np.int64) << 56)
+    return np.where(hash_B != 0, mix64(salted) % (table_rows - 1) + 1, 0)
+
+
 class Description:
     """Computes the features of pairs; stateless beside the shop."""
 
@@ -128,8 +142,21 @@ class Description:
             pairs.surface_B,
         )
         hash_BF = np.stack(columns, 1)
-        salted_BF = hash_BF + (np.arange(len(SPARSE)) << 56)
-        return np.where(hash_BF != 0, mix64(salted_BF) % (self.table_rows - 1) + 1, 0)
+        return _placed(hash_BF, np.arange(len(SPARSE)), self.table_rows)
+
+    def known(self) -> dict[str, Ints]:
+        """Hashes of all that the shop knows by name, of each sparse field that has names."""
+        shop = self.shop
+        return {
+            "user": shop.users.slots.hashed,
+            "item": shop.items.slots.hashed,
+            "category": shop.items.categories.hashed,
+            "brand": shop.items.brands.hashed,
+            "domain": shop.items.domains.hashed,
+            "query": shop.queries.slots.hashed,
+            "device": shop.devices.hashed,
+            "hour": np.arange(1, 25),
+        }
 
     def dense(self, view: Viewpoint, pairs: Pairs, cosine_BT: Array) -> Array:
         """float32 [B, D]; `cosine_BT` comes from `cosines`."""

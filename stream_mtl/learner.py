@@ -301,6 +301,16 @@ class Learner:
         """Removes a user's rows from all memories; returns how many were held."""
         return sum(memory.erase(user_key) for memory in self._stores())
 
+    def places(self, sparse_NF: Tensor) -> Tensor:
+        """Rows of the table that these are read from, those of private fields included (int64, without 0)."""
+        row_L = self._lookup(sparse_NF).flatten()
+        return torch.unique(row_L[row_L > 0])
+
+    def forget_rows(self, row_U: Tensor) -> None:
+        """Zeroes rows of the table and their moments."""
+        self._table_RH[row_U] = 0.0
+        self._table.forget(row_U)
+
     def forget(self, task: str) -> None:
         """Empties the memory of a task that is retired."""
         place = self._spec.tasks.index(task)

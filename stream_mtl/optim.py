@@ -45,6 +45,11 @@ class TableOptimizer:
         self._table_RH.index_copy_(0, row_U, moved_UH)
         return moved_UH
 
+    def forget(self, row_U: Tensor) -> None:
+        """Rows that begin anew."""
+        if len(self.accumulator_R):
+            self.accumulator_R[row_U] = 0.0
+
     def state(self) -> State:
         return {"accumulator_R": self.accumulator_R}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from stream_mtl.erasure import Erasures
 from stream_mtl.hashing import hash64
 from stream_mtl.state import State
 
@@ -23,6 +24,7 @@ class Orders:
         self.discarded: list[
             list[int]
         ] = []  # of each rollback: cut gone back to, cut it was said in
+        self.erasures = Erasures()
         self._cuts: dict[int, int] = {}  # hash of a command id -> cut, oldest first
 
     def repeated(self, command_id: str) -> int | None:
@@ -39,6 +41,7 @@ class Orders:
         return {
             "paused": self.paused,
             "discarded": [list(one) for one in self.discarded],
+            "erased": [list(one) for one in self.erasures.done],
             "command_ids": torch.tensor(list(self._cuts), dtype=torch.int64),
             "command_cuts": torch.tensor(list(self._cuts.values()), dtype=torch.int64),
         }
@@ -46,5 +49,6 @@ class Orders:
     def restore(self, state: Mapping[str, Any]) -> None:
         self.paused = bool(state["paused"])
         self.discarded = [[int(to), int(at)] for to, at in state["discarded"]]
+        self.erasures.done = [[int(n) for n in one] for one in state["erased"]]
         ids, cuts = state["command_ids"].tolist(), state["command_cuts"].tolist()
         self._cuts = dict(zip(ids, cuts, strict=True))

@@ -20,11 +20,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from stream_mtl import state as states
 from stream_mtl.batch import Batch, concat
 from stream_mtl.commands import Decision, obey
 from stream_mtl.config import Config
 from stream_mtl.cut import Cut, CutResult, DriftAlarm, Output, Reject, digest_outputs
+from stream_mtl.erasure import forget_rows
 from stream_mtl.events import AnyEvent, Outcome
 from stream_mtl.ledger import FOLD_VERSION
 from stream_mtl.orders import Orders
@@ -37,6 +40,7 @@ from stream_mtl.state import State
 from stream_mtl.step_report import StepReport
 from stream_mtl.summary import counted, quality
 from stream_mtl.task_set import TaskSet, grown
+from stream_mtl.tasks.base import TaskKind
 
 
 class Pipeline:
@@ -50,6 +54,9 @@ class Pipeline:
         self.cuts = 0  # cuts folded = number of the next cut
         self.totals: Counter[str] = Counter()
         self.reports: list[StepReport] = []  # of the newest cut, for metrics
+        self.judged: tuple[Tensor, Batch] | None = (
+            None  # of it: what was said of rows, and their labels
+        )
         self._chain = ""
         self._event_time = 0
 
@@ -133,10 +140,11 @@ class Pipeline:
         Gives the rows of the steps that were refused.
         """
         parts = self.parts
-        self.reports = []
+        self.reports, self.judged = [], None
         parts.reactions.begin()
         if outcomes:
             rows = parts.row_limit.limited(parts.features.rows(outcomes))
+            self.judged = rows.served_BC, rows.batch
             parts.evaluation.observe(rows.served_BC, rows.batch)
             parts.publish_gate.observe(rows.champion_BC, rows.served_BC, rows.batch)
             held_out_B = parts.evaluation.is_probe(rows.batch.list_key_B)
@@ -247,6 +255,10 @@ class Pipeline:
             drifts=drifts,
         )
 
+    @property
+    def task_kinds(self) -> dict[str, TaskKind]:
+        return dict(zip(self.config.tasks, self.parts.learner.kinds, strict=True))
+
     # ---- the state, whole
 
     def retask(self, tasks: TaskSet) -> None:
@@ -282,14 +294,15 @@ class Pipeline:
     def roll_back(self, saved: Mapping[str, Any], cut: int) -> None:
         """Have learned what `saved`, the state after `cut`, had; everything else as it is (`rollback`).
 
-        Raises StateError where it does not fit, and then nothing has changed. An erasure changes nothing that is
-        learned; one that would must be done again here, for the users erased after `cut`.
+        Raises StateError where it does not fit, and then nothing has changed. Who was erased after `cut` is erased
+        again.
         """
         parts = self._compose(self.config)
         parts.encoder = self.parts.encoder
         parts.restore(rolled_back(self.parts.state(), saved, parts.state()))
         self.parts = parts
         self._retire()
+        forget_rows(parts, self.orders.erasures.since(cut))
         self.orders.discarded.append([cut, self.cuts - 1])
 
     def state(self) -> State:

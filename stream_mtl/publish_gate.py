@@ -145,6 +145,11 @@ class PublishGate:
             keep = [part[part[:, 0].view(np.int64) != key.view(np.int64)] for part in parts]
             self._rows[name] = [part for part in keep if len(part)]
 
+    def forget_rows(self, row_U: Tensor) -> None:
+        """Zero rows of the copy's table."""
+        if self.on:
+            self._champion.table_RH[row_U] = 0.0
+
     # ---- steps of the above
 
     def _window(self, name: str, forgetting: float | None) -> Window:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from schemas.scores import LedgerRecord
-from stream_mtl.checkpoint import CheckpointInfo, CheckpointStore
+from stream_mtl.carry_over import carried
+from stream_mtl.checkpoint import CheckpointInfo
 from stream_mtl.cut import Cut, CutResult, Range, Record
 from stream_mtl.errors import (
     CheckpointCorrupt,
@@ -52,6 +53,14 @@ class Fold(Protocol):
         ...
 
 
+class Candidates(Protocol):
+    """Where checkpoints are looked for: `stream_mtl.checkpoint.CheckpointStore`, or a choice of it."""
+
+    def list(self) -> Sequence[CheckpointInfo]: ...
+    def manifest(self, name: str) -> Manifest: ...
+    def load(self, name: str) -> tuple[State, Manifest]: ...
+
+
 ReadRanges = Callable[[Sequence[Range]], Sequence[Record]]
 LoadState = Callable[[str], tuple[State, str]]  # a checkpoint by its name: the state and its digest
 ReadLedger = Callable[[int | None], Sequence[Entry]]  # from an offset on, None: all of it
@@ -73,6 +82,16 @@ class Start:
     @property
     def cuts(self) -> tuple[Entry, ...]:
         return tuple(entry for entry in self.steps if entry.record.kind == "cut")
+
+    def is_of_others(self, ours: Context) -> bool:
+        """Whether its state was saved under other settings, or by code that folds otherwise."""
+        if self.manifest is None:
+            return False
+        identity = self.manifest.identity
+        return (identity.config_hash, identity.fold_version) != (
+            ours.config_hash,
+            ours.fold_version,
+        )
 
     @property
     def durable(self) -> Durable | None:
@@ -113,7 +132,7 @@ def refuse_foreign(last: LedgerRecord, ours: Context, new_lineage: bool, hint: s
 
 
 def find_start(
-    store: CheckpointStore,
+    store: Candidates,
     read_ledger: ReadLedger,
     cluster: str,
     ours: Context,
@@ -241,32 +260,45 @@ class Replayed:
     result: CutResult
 
 
-def restore(fold: Fold, start: Start) -> None:
-    """Put the checkpoint's state into the fold; StateError when it does not come back as it was saved."""
+def restore(fold: Fold, start: Start, build: Callable[[], Fold] | None = None) -> tuple[str, ...]:
+    """Put the checkpoint's state into the fold; StateError when it does not come back as it was saved.
+
+    `build`, an empty fold, where the state was saved under other settings or by other code: what fits is carried over
+    (`carry_over`). Gives the parts that start afresh.
+    """
     if start.state is None or start.manifest is None:
-        return
-    own = fold.state()
-    for name, value in start.state.items():
-        there, here = (getattr(one, "dtype", None) for one in (value, own.get(name)))
-        if name in own and there != here:
-            raise StateError(
-                f"checkpoint {start.name}: {name} is {there or 'no tensor'}, expected {here or 'no tensor'};"
-                " it is of another release or not of this worker"
-            )
-    try:
-        fold.restore(start.state)
-    except StateError:
-        raise
-    except Exception as error:  # what a state of a stranger does to a component, nobody can list
-        raise StateError(
-            f"checkpoint {start.name} was read whole, but is no state of this config"
-            f" ({type(error).__name__} while restoring). Use the state folder of this app, or --cold-start"
-        ) from error
+        return ()
+    if build is not None:
+        found = carried(start.state, build)
+        fold.restore(found.state)
+        return found.afresh
+    _restore_exactly(fold, start.name, start.state)
     if fold.state_digest() != start.manifest.state_digest:
         raise StateError(
             f"checkpoint {start.name} was read whole, but the restored state has another digest; a "
             "component does not restore all that it saves. This is a bug; an older release may read it"
         )
+    return ()
+
+
+def _restore_exactly(fold: Fold, name: str, state: State) -> None:
+    own = fold.state()
+    for key, value in state.items():
+        there, here = (getattr(one, "dtype", None) for one in (value, own.get(key)))
+        if key in own and there != here:
+            raise StateError(
+                f"checkpoint {name}: {key} is {there or 'no tensor'}, expected {here or 'no tensor'};"
+                " it is of another release or not of this worker"
+            )
+    try:
+        fold.restore(state)
+    except StateError:
+        raise
+    except Exception as error:  # what a state of a stranger does to a component, nobody can list
+        raise StateError(
+            f"checkpoint {name} was read whole, but is no state of this config"
+            f" ({type(error).__name__} while restoring). Use the state folder of this app, or --cold-start"
+        ) from error
 
 
 def roll_forward(

@@ -75,8 +75,14 @@ def own_kafka(kafka_jars: Path, tmp_path: Path) -> Iterator[KafkaServer]:
 
 
 @pytest.fixture
-def config_for() -> ConfigFactory:
-    """`config_for(bootstrap, kafka={...}, source={...})`: a config whose app and topics nobody else has."""
+def config_for(make_config: ConfigFactory) -> ConfigFactory:
+    """As `make_config`."""
+    return make_config
+
+
+@pytest.fixture(scope="session")
+def make_config() -> ConfigFactory:
+    """`make_config(bootstrap, kafka={...}, source={...})`: a config whose app and topics nobody else has."""
 
     def make(address: str, kafka: dict[str, Any] | None = None, **sections: Any) -> Config:
         app = f"t{uuid.uuid4().hex[:8]}"

@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "ckpt": ("ckpt", "ckpt", "Checkpoints: ls, show, verify, rollback."),
     "ledger": ("ledger", "ledger", "The ledger: ls, verify."),
     "dlq": ("dlq", "dlq", "Dead letters: ls, show, replay."),
+    "replay": ("replay", "replay", "Fold a range of the ledger again, or learn it anew."),
     "events": ("events", "events", "Files of events: validate."),
 }
 

@@ -23,11 +23,19 @@ def remember(folder: Path, config: Config) -> None:
         return
 
 
+def remembered(folder: Path) -> dict[str, Any]:
+    """What `remember` wrote: the sections that change the fold; empty when nothing is known."""
+    try:
+        found = json.loads((folder / _FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def changed_keys(folder: Path, config: Config) -> list[str]:
     """`section.key was ..., is ...` for keys that change the fold; empty when nothing is known."""
-    try:
-        before = json.loads((folder / _FILE).read_text())
-    except (OSError, ValueError):
+    before = remembered(folder)
+    if not before:
         return []
     was, now = dict(_leaves("", before)), dict(_leaves("", _folded(config)))
     return [

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Phase = Literal[
     "starting",  # config read, nothing touched yet
     "restoring",  # facts: checkpoint (name or ""), cut
+    "carried_over",  # facts: afresh (parts of the state that the present settings start anew)
     "rolling_forward",  # facts: remaining (cuts), done (cuts so far)
     "restored",  # facts: cut, seconds
     "running",  # facts: partitions (owned, as "topic-partition" comma separated)

@@ -141,3 +141,25 @@ def _figure(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+
+
+@contextmanager
+def counted(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """`told(done, whole)` for work whose size is known: a bar on a terminal, a plain line now and then elsewhere."""
+    if output.is_live():
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(f"{title}, {unit}", total=None)
+            yield lambda done, whole: bar.update(task, completed=done, total=whole)
+        return
+    shown = time.monotonic()
+
+    def told(done: int, whole: int) -> None:
+        nonlocal shown
+        if done == whole or time.monotonic() - shown >= LINE_S:
+            shown = time.monotonic()
+            output.note(f"{title}: {done} of {whole} {unit}")
+
+    yield told

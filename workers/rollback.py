@@ -22,7 +22,7 @@ from stream_mtl.errors import CheckpointCorrupt, StateError
 from stream_mtl.events import Command
 from stream_mtl.kafka.publication import Publication
 from stream_mtl.ledger import Context, Entry, decode, encode_lineage
-from stream_mtl.recovery import LoadState, go_back
+from stream_mtl.recovery import Candidates, LoadState, go_back
 from stream_mtl.rollback import ROLLBACK
 from stream_mtl.serde import decode_all
 from stream_mtl.state import State
@@ -92,7 +92,7 @@ def _discarded(info: CheckpointInfo, rollbacks: Sequence[Sequence[int]]) -> bool
     return any(to < info.cut < at for to, at in rollbacks)
 
 
-def loader(store: CheckpointStore) -> LoadState:
+def loader(store: Candidates) -> LoadState:
     """The state of a checkpoint and its digest, by name."""
 
     def load(name: str) -> tuple[State, str]:

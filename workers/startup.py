@@ -150,7 +150,7 @@ class _Recovery:
             self.observer.trouble("checkpoint_refused", why=reason)
         self.observer.phase("restoring", checkpoint=found.name, cut=self.last.cut)
         fold = self.ports.build(self.last.record.lineage)
-        restore(fold, found)
+        afresh = self._restore(fold, found)
         positions = {
             place: at for place, at in self.last.positions.items() if place[0] not in recreated
         }
@@ -179,7 +179,16 @@ class _Recovery:
                     raise CheckpointMissing(
                         f"{error}, or give this rollback up with --new-lineage"
                     ) from error
-        return self._new_lineage(ready, reason) if reason else ready
+        return self._new_lineage(ready, reason, afresh) if reason else ready
+
+    def _restore(self, fold: Model, found: Start) -> tuple[str, ...]:
+        """The parts of the state that start afresh, where it was saved under other settings or by other code."""
+        if not found.is_of_others(self.context):
+            return restore(fold, found)
+        afresh = restore(fold, found, lambda: self.ports.build(self.last.record.lineage))
+        if afresh:
+            self.observer.phase("carried_over", afresh=", ".join(afresh))
+        return afresh
 
     def _recreated(self, topics: Mapping[str, TopicIdentity]) -> set[str]:
         """Topics that were created anew since the last record; TopicChanged unless that is accepted."""
@@ -246,12 +255,13 @@ class _Recovery:
         )
         return replace(ready, context=context, last=last, durable=None, checkpoint_due=True)
 
-    def _new_lineage(self, ready: Ready, reason: str) -> Ready:
+    def _new_lineage(self, ready: Ready, reason: str, afresh: tuple[str, ...]) -> Ready:
         """Step 9: the record. It reads nothing and publishes nothing."""
         context = replace(self.context, lineage=lineage_id())
         positions = self.ports.source.positions
         now = self.ports.clock()
-        raw = encode_lineage(context, self.last, positions, now, reason)
+        facts = {"afresh": list(afresh)} if afresh else {}
+        raw = encode_lineage(context, self.last, positions, now, reason, facts)
         nothing = Cut(self.last.cut, (), (), now)
         committed = self.ports.sink.commit(Publication(nothing, (), (), raw, positions))
         ready.fold.lineage = context.lineage

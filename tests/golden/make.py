@@ -1,0 +1,99 @@
+"""Writes the golden files of the present fold version: a ledger, a checkpoint, and the events they are of.
+
+    python -m tests.golden.make
+
+Run it once for each value of `FOLD_VERSION` that is released, and commit the folder: what is there stays for ever, so that
+every later release shows that it still reads it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from pathlib import Path
+
+from stream_mtl import Config, build
+from stream_mtl.checkpoint import CheckpointStore
+from stream_mtl.config import fold_hash
+from stream_mtl.environment import environment
+from stream_mtl.files import cuts_of_records
+from stream_mtl.ledger import FOLD_VERSION, Context, Entry, decode, encode_cut
+from stream_mtl.manifest import Identity
+from stream_mtl.pipeline import Pipeline
+from stream_mtl.simulator import as_line, simulate
+from stream_mtl.snapshot import snapshot
+from tests.folds import as_records
+
+FOLDER = Path(__file__).parent
+EVENTS, SEED = 900, 11
+SETTINGS = {  # tiny: it is kept for ever
+    "app": "golden",
+    "features": {"table_rows": 256, "history": 8, "neighbours": 8},
+    "model": {"embedding_dim": 4, "hidden": 8, "experts": 2, "tower": 8},
+    "memory": {"rows": 60},
+    "learner": {"batch_rows": 64, "first_rows": 64},
+    "scoring": {"candidates": 10, "published": 3},
+    "cut": {"file_span_ms": 1_800_000},
+    "join": {"click_window_ms": 60_000, "purchase_window_ms": 1_200_000, "late_ms": 60_000},
+    "evaluation": {"probe_every": 3, "probe_rows": 20},
+}
+
+
+def main() -> int:
+    folder = FOLDER / f"fold-{FOLD_VERSION}"
+    if folder.exists():
+        sys.stderr.write(f"{folder.name} is there already; golden files are never written again\n")
+        return 64
+    folder.mkdir()
+    lines = [as_line(one) for one in simulate("steady", EVENTS, SEED)]
+    with gzip.GzipFile(folder / "events.jsonl.gz", "wb", mtime=0) as file:
+        file.write(b"".join(line.rstrip(b"\n") + b"\n" for line in lines))
+    (folder / "config.json").write_text(json.dumps(SETTINGS, indent=1) + "\n")
+    config = Config.model_validate(SETTINGS)
+    cuts = list(cuts_of_records(as_records(lines), config))
+    fold = build(config, "60000001")
+    context = Context(
+        app=config.app,
+        lineage=fold.lineage,
+        instance="0123456789abcdef",
+        topic_ids={},
+        config_hash=fold_hash(config),
+        code="golden",
+        environment=environment("cpu", config.threads, 1),
+    )
+    ledger: list[Entry] = []
+    for cut in cuts:
+        result = fold.step(cut)
+        previous = ledger[-1].hash if ledger else ""
+        ledger.append(decode(encode_cut(context, previous, cut, result), len(ledger)))
+        if cut.number == len(cuts) // 2:
+            save(fold, context, ledger[-1], folder)
+    (folder / "ledger.jsonl").write_bytes(b"".join(entry.raw + b"\n" for entry in ledger))
+    expected = {"state_digest": fold.state_digest(), "totals": dict(fold.totals)}
+    (folder / "expected.json").write_text(json.dumps(expected, indent=1, sort_keys=True) + "\n")
+    return 0
+
+
+def save(fold: Pipeline, context: Context, last: Entry, folder: Path) -> None:
+    identity = Identity(
+        cluster="golden",
+        app=context.app,
+        job="trainer",
+        lineage=context.lineage,
+        cut=last.cut,
+        ledger_hash=last.hash,
+        ledger_offset=last.offset,
+        positions={t: dict(p) for t, p in last.record.positions.items()},
+        topic_ids={},
+        fold_version=context.fold_version,
+        config_hash=context.config_hash,
+        code=context.code,
+        environment=dict(context.environment),
+    )
+    store = CheckpointStore(folder / "checkpoints")
+    store.save(snapshot(fold.state()), identity, "00000000", 1_704_067_200_000)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
