@@ -40,7 +40,8 @@ class Isolation:
         self._pending = _matching(found.trial, self._source.positions)
         self.active = self._pending is not None or not found.left
         if self.active:
-            _LOG.warning("the last process died without a goodbye: the next cut is tried with care")
+            why = "left in the middle of a trial" if found.left else "died without a goodbye"
+            _LOG.warning("the last process %s: the next cut is tried with care", why)
         self._file.write(Attempts(left=False, trial=self._pending))
         self._arrived = True
 

@@ -20,7 +20,7 @@ from stream_mtl.kafka.reading import read_topic
 from stream_mtl.ledger import quarantined_in
 from tests.integration.test_trainer import answer, stream_mtl
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1_800)]
 
 EVENTS = 60
 POISON = b"a-record-that-kills"

@@ -68,6 +68,8 @@ PINNED: dict[str, set[str]] = {
     "ledger verify": KAFKA | STATE,
     "dlq ls": {"--last"} | KAFKA,
     "dlq show": {"--value"} | KAFKA,
+    "dlq replay": {"--reason", "--limit", "--partition", "--offset", "--again", "--dry-run"}
+    | KAFKA,
     "events validate": {"--dialect"},
 }
 
