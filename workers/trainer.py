@@ -214,7 +214,9 @@ class Trainer:
         self._tell_of_holding(True)
         cut = self._ports.source.next_commands(self._number, self._stop.is_set)
         if cut is not None:
+            self._ports.failpoint("cut.frozen")
             self._fold_and_commit(cut)
+            self._maybe_checkpoint()
         elif self._options.until_idle and self._ports.source.commands_at_end:
             raise ConfigError(self._why_held())
         else:
