@@ -145,9 +145,10 @@ class Trainer:
         while not self._stop.is_set():
             self._observer.tick()
             self._note_written()
-            if self._options.until_idle and self._ports.source.at_end:
+            held = self._breaker.open or self._fold.paused
+            if self._options.until_idle and not self._fold.paused and self._ports.source.at_end:
                 return
-            if self._breaker.open or self._fold.paused:
+            if held:
                 self._hold()
                 continue
             self._tell_of_holding(False)
