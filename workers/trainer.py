@@ -172,7 +172,7 @@ class Trainer:
         while not self._stop.is_set():
             self._observer.tick()
             self._note_written()
-            if self._options.until_idle and self._ports.source.at_end:
+            if self._options.until_idle and not self._fold.paused and self._ports.source.at_end:
                 return
             resting = self._breaker.open and not self._rest.over(self._ports.elapsed())
             if resting or self._fold.paused:
@@ -256,7 +256,9 @@ class Trainer:
         self._tell_of_holding(True)
         cut = self._ports.source.next_commands(self._number, self._stop.is_set)
         if cut is not None:
+            self._ports.failpoint("cut.frozen")
             self._fold_and_commit(cut)
+            self._maybe_checkpoint()
         elif self._options.until_idle and self._ports.source.commands_at_end:
             raise ConfigError(self._why_held())
         else:

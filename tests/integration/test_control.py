@@ -144,8 +144,6 @@ def test_the_verb_says_done_refused_or_no_answer(
     ensure_topics(config)
     assert run(["control", "pause", "--wait", "1", *given]) == 75
     assert run(["control", "set-task-weight", "click", "0", *given]) == 78
-    answer(stream_mtl(file, "run", "trainer", "--until-idle"))
-    simulate(file, bootstrap, seed=2)
     held = stream_mtl(file, "run", "trainer", "--until-idle")
     assert held.returncode == 78, held.stdout
     assert "control resume" in json.loads(held.stdout)["error"]["message"]
