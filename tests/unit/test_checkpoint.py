@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stream_mtl import checkpoint as checkpoints
+from stream_mtl import checkpoint_folder
 from stream_mtl.checkpoint import CheckpointInfo, CheckpointStore, SaveFailed
 from stream_mtl.checkpoint_writer import BackgroundWriter
 from stream_mtl.errors import CheckpointCorrupt, StorageError
@@ -241,7 +241,7 @@ def test_an_error_of_fsync_is_final_and_leaves_no_checkpoint(
         if len(calls) == fail_at:
             raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(checkpoints.os, "fsync", fsync)
+    monkeypatch.setattr(checkpoint_folder.os, "fsync", fsync)
     with pytest.raises(SaveFailed) as failure:
         save(store, 5)
     assert failure.value.reason == "fsync"
@@ -254,7 +254,7 @@ def test_an_error_of_fsync_is_final_and_leaves_no_checkpoint(
 def test_a_full_disk_is_noticed_before_anything_is_written(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "free_bytes", lambda: 10)
+    monkeypatch.setattr(store.storage, "free_bytes", lambda: 10)
     with pytest.raises(SaveFailed) as failure:
         save(store, 5)
     assert failure.value.reason == "disk_low"
@@ -370,7 +370,7 @@ def test_what_is_written_is_the_state_at_the_start_of_the_write(
     state = a_state()
     before = digest(state)
     writer = BackgroundWriter(store)
-    assert writer.start(state, identity(1), "a1", 0)
+    assert writer.start(lambda: state, identity(1), "a1", 0)
     state["learner/table"].add_(1)
     state["join/open"].append("later")
     go.set()
@@ -385,13 +385,13 @@ def test_a_checkpoint_that_comes_due_during_a_write_is_skipped_and_counted(
 ) -> None:
     store, go = slow
     writer = BackgroundWriter(store)
-    assert writer.start(a_state(), identity(1), "a1", 0)
-    assert not writer.start(a_state(), identity(2), "a1", 0)
+    assert writer.start(a_state, identity(1), "a1", 0)
+    assert not writer.start(a_state, identity(2), "a1", 0)
     go.set()
     assert writer.wait(10)
     assert writer.skipped == 1
     assert [info.cut for info in store.list()] == [1]
-    assert writer.start(a_state(), identity(3), "a1", 0)
+    assert writer.start(a_state, identity(3), "a1", 0)
     assert writer.wait(10)
     assert [written.cut for written in writer.take()] == [1, 3]
     assert writer.take() == []
@@ -400,9 +400,9 @@ def test_a_checkpoint_that_comes_due_during_a_write_is_skipped_and_counted(
 def test_a_failed_write_is_counted_and_does_not_reach_the_fold(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "free_bytes", lambda: 0)
+    monkeypatch.setattr(store.storage, "free_bytes", lambda: 0)
     writer = BackgroundWriter(store)
-    assert writer.start(a_state(), identity(1), "a1", 0)
+    assert writer.start(a_state, identity(1), "a1", 0)
     assert writer.wait(10)
     (written,) = writer.take()
     assert (written.saved, written.reason) == (None, "disk_low")

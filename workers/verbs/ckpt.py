@@ -25,8 +25,7 @@ def ls(call: Call) -> None:
     store = _store(call)
     rows = []
     for info in store.list():
-        size = sum(file.stat().st_size for file in info.path.iterdir() if file.is_file())
-        rows.append({"name": info.name, "cut": info.cut, "size_bytes": size})
+        rows.append({"name": info.name, "cut": info.cut, "size_bytes": store.size(info.name)})
     lines = output.table([tuple(row.values()) for row in rows], ["name", "cut", "bytes"])
     call.result({"checkpoints": rows}, lines if rows else ["no checkpoints"])
 
@@ -76,7 +75,7 @@ def _newest(store: CheckpointStore) -> str:
     found = store.list()
     if not found:
         raise CheckpointMissing(
-            "no checkpoint in the state folder; --state or -c names another one"
+            f"no checkpoint in {store.where}; --state or -c names another place"
         )
     return found[0].name
 
@@ -86,11 +85,12 @@ def _store(call: Call) -> CheckpointStore:
     from pathlib import Path
 
     from stream_mtl.checkpoint import CheckpointStore
+    from stream_mtl.checkpoint_storage import place_of
     from stream_mtl.errors import ConfigError
 
-    folder = Path(call.config().state) / "checkpoints"
-    if not folder.is_dir():
+    place = place_of(call.config())
+    if isinstance(place, Path) and not place.is_dir():
         raise ConfigError(
-            f"no checkpoints: {folder} is not a folder; --state or -c names another one"
+            f"no checkpoints: {place} is not a folder; --state or -c names another one"
         )
-    return CheckpointStore(folder)
+    return CheckpointStore(place)
