@@ -93,6 +93,7 @@ class FolderStorage:
         except OSError as error:
             raise StorageError(f"cannot delete {self.folder / name}: {error.strerror}") from error
         shutil.rmtree(trash, ignore_errors=True)
+        self._failpoint("checkpoint.deleted")
 
     def sweep(self) -> None:
         for path in self.folder.iterdir():
@@ -106,6 +107,7 @@ class FolderStorage:
         return shutil.disk_usage(self.folder).free
 
     def _write(self, path: Path, content: Content) -> None:
+        self._failpoint("checkpoint.writing")
         with path.open("xb", buffering=0) as file:
             for piece in content.pieces():
                 _write_all(file.fileno(), piece)
@@ -117,6 +119,7 @@ class FolderStorage:
         self._fsync_folder(temporary)  # 2
         if target.exists():
             raise SaveFailed("rename", f"{target} exists; a checkpoint is never overwritten")
+        self._failpoint("checkpoint.renaming")
         try:
             temporary.rename(target)  # 3
         except OSError as error:

@@ -67,11 +67,15 @@ def place_of(config: Config) -> str | Path:
 
 
 def open_storage(place: str | Path, failpoint: Failpoint = unarmed) -> Storage:
-    """A folder by its path, anything else by its URL. StorageError, ConfigError when it cannot be used."""
-    if isinstance(place, Path) or "://" not in place:
+    """A folder by its path or file://, anything else by its URL (fsspec's files would not be fsynced).
+
+    StorageError or ConfigError when it cannot be used.
+    """
+    folder = str(place).removeprefix("file://")
+    if "://" not in folder:
         from stream_mtl.checkpoint_folder import FolderStorage
 
-        return FolderStorage(Path(place), failpoint)
+        return FolderStorage(Path(folder), failpoint)
     from stream_mtl.checkpoint_objects import ObjectStorage
 
-    return ObjectStorage(place, failpoint)
+    return ObjectStorage(folder, failpoint)

@@ -79,6 +79,7 @@ class BackgroundWriter:
             self.skipped += 1
             return False
         began = time.perf_counter()
+        self._failpoint("checkpoint.cloning")
         save = self._fix(state, identity, incarnation, now_ms)
         self._failpoint("checkpoint.cloned")
         seconds = time.perf_counter() - began

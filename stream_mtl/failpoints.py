@@ -20,12 +20,16 @@ FAILPOINTS = (
     "commit.sent",
     "commit.acknowledged",
     "rollforward.cut",
+    "checkpoint.cloning",
     "checkpoint.cloned",
+    "checkpoint.writing",
     "checkpoint.written",
     "checkpoint.fsynced",
+    "checkpoint.renaming",
     "checkpoint.renamed",
     "checkpoint.durable",
     "checkpoint.deleting",
+    "checkpoint.deleted",
 )
 
 

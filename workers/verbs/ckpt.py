@@ -1,4 +1,4 @@
-"""`ckpt ls`, `ckpt show`, `ckpt verify`."""
+"""`ckpt ls`, `ckpt show`, `ckpt verify`, `ckpt diff`."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ def ckpt() -> None:
 def ls(call: Call) -> None:
     """List the checkpoints, newest first."""
     store = _store(call)
-    rows = []
-    for info in store.list():
-        rows.append({"name": info.name, "cut": info.cut, "size_bytes": store.size(info.name)})
+    rows = [
+        {"name": info.name, "cut": info.cut, "size_bytes": store.size(info.name)}
+        for info in store.list()
+    ]
     lines = output.table([tuple(row.values()) for row in rows], ["name", "cut", "bytes"])
     call.result({"checkpoints": rows}, lines if rows else ["no checkpoints"])
 
@@ -67,6 +68,20 @@ def verify(call: Call, names: tuple[str, ...]) -> int:
         [*lines, f"{len(findings)} checkpoints, {bad} not whole"],
     )
     return 65 if bad else 0
+
+
+@ckpt.command()
+@click.argument("a")
+@click.argument("b")
+@verb(state=True)
+def diff(call: Call, a: str, b: str) -> None:
+    """What differs between two checkpoints, part by part."""
+    from stream_mtl.checkpoint_diff import differences
+
+    store = _store(call)
+    found = differences(store.load(a)[0], store.load(b)[0])
+    lines = [f"{one.part}: {one.said()}" for one in found] or ["no difference"]
+    call.result({"a": a, "b": b, "parts": [one.as_json() for one in found]}, lines)
 
 
 def _newest(store: CheckpointStore) -> str:
