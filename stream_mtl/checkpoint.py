@@ -77,8 +77,9 @@ class CheckpointStore:
         failpoint: Failpoint = unarmed,
     ) -> None:
         """`place`: a folder, a URL that fsspec knows, or a storage."""
-        given = isinstance(place, (str, Path))
-        self.storage = open_storage(place, failpoint) if given else place  # type: ignore[arg-type,assignment]
+        self.storage: Storage = (
+            open_storage(place, failpoint) if isinstance(place, (str, Path)) else place
+        )
         self._keep = keep
         self._keep_ms = keep_hours * _HOUR_MS
 
