@@ -90,6 +90,9 @@ METRICS: dict[str, Declared] = {
     "rollforward_cuts": _counter("Cuts rolled forward silently"),
     "rollforward_remaining_cuts": _gauge("Cuts still to be rolled forward"),
     "rollforward_distance_cuts": _gauge("Cuts since the newest checkpoint: what a restart replays"),
+    "replay_headroom_seconds": _gauge(
+        "Until the log forgets what a restart would have to fold again"
+    ),
     "digest_mismatches": _counter("Replayed cuts that gave another digest than the ledger's"),
     # learning
     "train_steps": _counter("Optimiser steps that had labels of the task", "task"),

@@ -23,6 +23,7 @@ from stream_mtl.cut import Cut, CutResult
 from stream_mtl.deadletters import Breaker
 from stream_mtl.errors import BrokerUnavailable, ConfigError, Fenced, StorageError
 from stream_mtl.failpoints import Failpoint
+from stream_mtl.headroom import Headroom
 from stream_mtl.kafka.publication import Committed
 from stream_mtl.ledger import Durable, decode, encode_cut
 from stream_mtl.manifest import Identity, Topic
@@ -139,6 +140,7 @@ class Trainer:
         remember(Path(self._config.state), self._config)
         self._committed_at = self._ports.elapsed()
         self._pace.began(self._committed_at, self._behind())
+        self._headroom = Headroom(self._ports.retentions())
         if ready.checkpoint_due:
             self._last_checkpoint()
 
@@ -175,6 +177,7 @@ class Trainer:
         self._last = decode(raw, committed.ledger_offset)
         self._committed_at = self._ports.elapsed()
         self._pace.folded(seconds)
+        self._headroom.folded(cut)
         self._tell(cut, result, seconds, committed)
         self._prune()
 
@@ -269,6 +272,7 @@ class Trainer:
         )
 
     def _note_written(self) -> None:
+        self._observer.trouble("headroom", seconds=self._headroom.seconds(self._ports.clock()))
         for written in self._writer.take():
             self._observer.checkpoint(_facts(written))
             free = self._store.free_bytes()
@@ -277,6 +281,7 @@ class Trainer:
             if written.saved is not None:
                 name, digest = written.saved.info.name, written.saved.manifest.state_digest
                 self._durable = Durable(name, written.cut, digest)
+                self._headroom.saved(written.cut)
                 self._prune_due = True
             elif self._last is not None and self._saved_hash:
                 self._saved_hash = ""  # the state is not durable: a shutdown tries again
