@@ -321,7 +321,7 @@ class Gate(Section):
 class Checkpoint(Section):
     interval_s: Positive = Field(60, description="a checkpoint is due this long after the last")
     max_fold_s: Positive = Field(
-        5,
+        4,
         description="and after this much time spent on folding: what a restart has to fold again",
     )
     max_cuts: Positive = Field(3_000, description="and after this many cuts")

@@ -53,6 +53,7 @@ class Measured:
 
     bytes: int = 0
     pauses: list[float] = field(default_factory=list)
+    pauses_cpu: list[float] = field(default_factory=list)
     writes: list[float] = field(default_factory=list)
     opened: list[float] = field(default_factory=list)
     lost_share: float = float("nan")
@@ -130,6 +131,7 @@ def _steady(shop: Shop, found: Measured, seconds: float, interval_s: int) -> Non
     assert saved, "no checkpoint was written: give more --seconds"
     found.bytes = saved[-1]["bytes"]
     found.pauses = [line["pause_s"] for line in saved]
+    found.pauses_cpu = [line["pause_cpu_s"] for line in saved]
     found.writes = [line["write_s"] + line["fsync_s"] for line in saved]
     found.opened = [line["open_s"] for line in cuts]
     lost = _lost(cuts, saved, interval_s)
@@ -210,11 +212,14 @@ def figures(size: int, m: Measured) -> list[Figure]:
     asked = size == 200
     name = f"R6 {size} MB"
     ms = [1_000 * pause for pause in m.pauses]
+    cpu = [1_000 * pause for pause in m.pauses_cpu]
     return [
         Figure(f"{name}: size of a checkpoint, MB", m.bytes / 1e6, "", None),
         Figure(f"{name}: pause of the step, ms: p50", _p(ms, 0.5), "", None),
         _asked(f"{name}: pause, ms: p99 of {len(ms)}", _p(ms, 0.99), 50.0, asked),
         Figure(f"{name}: pause, ms: max", max(ms), "", None),
+        Figure(f"{name}: pause, ms of processor: p99", _p(cpu, 0.99), "", None),
+        Figure(f"{name}: load of the machine", os.getloadavg()[0], "", None),
         Figure(f"{name}: written and synced in, s: p50", _p(m.writes, 0.5), "", None),
         _asked(f"{name}: throughput lost, of {m.pairs} pairs", m.lost_share, 0.05, asked),
         Figure(f"{name}: transaction open, ms: p50", 1_000 * _p(m.opened, 0.5), "flat", None),
