@@ -79,6 +79,10 @@ class Shop:
             "cut": {"max_records": 200},
         }
         self._folder, self._number = folder, 0
+        # as installed: bytecode is there from the second start on, and the first restart does not count
+        cached = {"PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
+        self._environment = {**os.environ, **cached}
+        self._environment.pop("PYTHONDONTWRITEBYTECODE", None)
         config = self.config()
         ensure_topics(config, retention_ms=-1)
         writer = EventWriter(config)
@@ -99,7 +103,8 @@ class Shop:
         file.write_text(config.model_dump_json())
         began = time.monotonic()
         process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.soak.state_worker", str(file), str(diary)]
+            [sys.executable, "-m", "benchmarks.soak.state_worker", str(file), str(diary)],
+            env=self._environment,
         )
         try:
             yield process, lambda: _read(diary), began
