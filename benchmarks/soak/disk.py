@@ -49,6 +49,7 @@ from workers.ports import Ports
 from workers.startup import TrainerOptions
 
 FILES = (TENSORS, VALUES, MANIFEST)
+FOOLING = ("one bit", "of another", "zeros")  # what a small dose shows the naive store
 EVENTS = 400
 SMALL: dict[str, Any] = {
     "model": {"experts": 2, "hidden": 16},
@@ -174,7 +175,8 @@ def damaged_files(folder: Path, places: int) -> Tally:
     tally = Tally()
     cases = [(file, name) for file in FILES for name in (*damages(places), "unreadable")]
     for number, (file, name) in enumerate(cases):
-        for store in (CheckpointStore, NaiveStore):
+        fooled = places > 1 or name.startswith(FOOLING)
+        for store in (CheckpointStore, NaiveStore) if fooled else (CheckpointStore,):
             world = whole.copied(folder / f"{number}")
             path = world.folder / "checkpoints" / newest.name / file
             if name != "unreadable":
