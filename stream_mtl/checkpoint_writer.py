@@ -1,18 +1,22 @@
-"""The thread that makes checkpoints durable while the fold goes on."""
+"""Checkpoints become durable while the fold goes on: in a forked process, or from a copy on a thread."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from stream_mtl.checkpoint import CheckpointStore, Saved, SaveFailed
+from stream_mtl.checkpoint_fork import fork_save
 from stream_mtl.failpoints import Failpoint, unarmed
 from stream_mtl.manifest import Identity
-from stream_mtl.snapshot import Snapshot, snapshot
+from stream_mtl.snapshot import snapshot
+from stream_mtl.state import State
+
+Save = Callable[[], Saved]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +54,13 @@ class BackgroundWriter:
         store: CheckpointStore,
         failpoint: Failpoint = unarmed,
         spawn: Callable[[Callable[[], None]], Joinable] = thread,
+        fork: bool = False,
     ) -> None:
+        """`fork`: needs Linux, and state in the memory of the CPU."""
         self._store = store
         self._failpoint = failpoint
         self._spawn = spawn
+        self._fork = fork and store.storage.beside
         self._work: Joinable | None = None
         self._ended: deque[Written] = deque()
         self.skipped = 0
@@ -65,19 +72,18 @@ class BackgroundWriter:
         return self._work is not None and self._work.is_alive()
 
     def start(
-        self, state: Mapping[str, Any], identity: Identity, incarnation: str, now_ms: int
+        self, state: Callable[[], State], identity: Identity, incarnation: str, now_ms: int
     ) -> bool:
-        """Copy `state` now and write it meanwhile; False when the last write is still going on."""
+        """Fix what `state` gives now and write it meanwhile; False while the last write is going on."""
         if self.busy:
             self.skipped += 1
             return False
         began = time.perf_counter()
-        copied = snapshot(state)
+        self._failpoint("checkpoint.cloning")
+        save = self._fix(state, identity, incarnation, now_ms)
         self._failpoint("checkpoint.cloned")
         seconds = time.perf_counter() - began
-        self._work = self._spawn(
-            lambda: self._write(copied, identity, incarnation, now_ms, seconds)
-        )
+        self._work = self._spawn(lambda: self._write(save, identity.cut, seconds))
         return True
 
     def take(self) -> list[Written]:
@@ -94,17 +100,28 @@ class BackgroundWriter:
             self._work.join(timeout_s)
         return not self.busy
 
-    def _write(
-        self, copied: Snapshot, identity: Identity, incarnation: str, now_ms: int, seconds: float
-    ) -> None:
+    def _fix(
+        self, state: Callable[[], State], identity: Identity, incarnation: str, now_ms: int
+    ) -> Save:
+        """Where no process can be made (memory, a limit), a copy does."""
+        if self._fork:
+            try:
+                forked = fork_save(self._store, state, identity, incarnation, now_ms)
+                return lambda: forked.wait(self._failpoint)
+            except OSError:
+                pass
+        copied = snapshot(state())
+        return lambda: self._store.save(copied, identity, incarnation, now_ms)
+
+    def _write(self, save: Save, cut: int, seconds: float) -> None:
         try:
-            saved = self._store.save(copied, identity, incarnation, now_ms)
+            saved = save()
         except SaveFailed as error:
             self.last_error = error
         except Exception as error:  # a thread's error would be lost, and the writer with it
             self.last_error = SaveFailed("bug", repr(error))
         else:
-            self._ended.append(Written(identity.cut, seconds, saved))
+            self._ended.append(Written(cut, seconds, saved))
             return
         reason, message = self.last_error.reason, str(self.last_error)
-        self._ended.append(Written(identity.cut, seconds, None, reason, message))
+        self._ended.append(Written(cut, seconds, None, reason, message))

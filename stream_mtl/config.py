@@ -331,9 +331,23 @@ class Gate(Section):
 
 
 class Checkpoint(Section):
-    interval_s: Positive = 60
-    keep: Positive = Field(3, ge=2)
-    keep_hours: NonNegative = 24
+    interval_s: Positive = Field(60, description="a checkpoint is due this long after the last")
+    max_fold_s: Positive = Field(
+        4,
+        description="and after this much time spent on folding: what a restart has to fold again",
+    )
+    max_cuts: Positive = Field(3_000, description="and after this many cuts")
+    keep: Positive = Field(3, ge=2, description="the newest that stay")
+    keep_hours: NonNegative = Field(24, description="and one an hour of so many hours")
+    store: str = Field(
+        "",
+        description="where they lie; empty = the state folder, or a URL: s3://bucket/prefix, file:///path",
+    )
+    copying: Literal["auto", "fork", "clone"] = Field(
+        "auto",
+        description="fork: a forked process writes, and the fold hardly waits; clone: a thread writes a copy;"
+        " auto: fork on Linux with the model on the CPU",
+    )
 
 
 class DeadLetters(Section):

@@ -23,12 +23,16 @@ FAILPOINTS = (
     "rollforward.rollback",
     "rollback.begun",
     "rollback.recorded",
+    "checkpoint.cloning",
     "checkpoint.cloned",
+    "checkpoint.writing",
     "checkpoint.written",
     "checkpoint.fsynced",
+    "checkpoint.renaming",
     "checkpoint.renamed",
     "checkpoint.durable",
     "checkpoint.deleting",
+    "checkpoint.deleted",
 )
 
 

@@ -86,6 +86,11 @@ def folder_name(manifest: Manifest, raw: bytes) -> str:
     return f"ck1-{manifest.identity.cut:012d}-{manifest.incarnation}-{digest}"
 
 
+def cut_of(name: str) -> int:
+    """The cut in a checkpoint's name."""
+    return int(name.split("-")[1])
+
+
 def parse(name: str, raw: bytes) -> Manifest:
     """The manifest of folder `name`; CheckpointCorrupt unless every byte is as it was written."""
     try:

@@ -37,7 +37,7 @@ PHASES = ("snapshot", "write", "fsync")
 COMMIT_RESULTS = ("committed", "aborted", "indefinite")
 KINDS = ("event", "item", "command")
 VERDICTS = ("promote", "hold_back", "roll_back")
-CHECKPOINT_FAILURES = ("disk_low", "write", "fsync", "rename", "bug", "busy", "other")
+CHECKPOINT_FAILURES = ("disk_low", "write", "fsync", "rename", "bug", "stuck", "busy", "other")
 RECREATIONS = ("indefinite", "slow_commit", "disconnect", "other")
 _STEP = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _COMMIT = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -99,6 +99,9 @@ METRICS: dict[str, Declared] = {
     "rollforward_cuts": _counter("Cuts rolled forward silently"),
     "rollforward_remaining_cuts": _gauge("Cuts still to be rolled forward"),
     "rollforward_distance_cuts": _gauge("Cuts since the newest checkpoint: what a restart replays"),
+    "replay_headroom_seconds": _gauge(
+        "Until the log forgets what a restart would have to fold again"
+    ),
     "digest_mismatches": _counter("Replayed cuts that gave another digest than the ledger's"),
     # learning
     "train_steps": _counter("Optimiser steps that had labels of the task", "task"),

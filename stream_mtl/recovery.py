@@ -147,7 +147,7 @@ def find_start(
     for info in store.list():
         try:
             manifest = store.manifest(info.name)
-            _refuse_stranger(info, manifest, cluster, ours)
+            _refuse_stranger(store.where, info, manifest, cluster, ours)
             entries = _known(read_ledger, manifest)
             place = _place(entries, manifest)
             if place is None:
@@ -174,7 +174,9 @@ def _place(entries: Sequence[Entry], manifest: Manifest) -> int | None:
     return None
 
 
-def _refuse_stranger(info: CheckpointInfo, manifest: Manifest, cluster: str, ours: Context) -> None:
+def _refuse_stranger(
+    where: str, info: CheckpointInfo, manifest: Manifest, cluster: str, ours: Context
+) -> None:
     identity = manifest.identity
     for what, there, here in (
         ("app", identity.app, ours.app),
@@ -182,7 +184,7 @@ def _refuse_stranger(info: CheckpointInfo, manifest: Manifest, cluster: str, our
     ):
         if there != here:
             raise ForeignState(
-                f"checkpoint {info.name} in {info.path.parent} is of {what} {there!r}, this is {here!r}; "
+                f"checkpoint {info.name} in {where} is of {what} {there!r}, this is {here!r}; "
                 "give each job a state folder of its own (--state)"
             )
 

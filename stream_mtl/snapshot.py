@@ -1,7 +1,8 @@
-"""A copy of the state of one cut, cheap to take while the fold waits.
+"""The state of one cut as a checkpoint takes it: a copy, or a view where nobody changes it meanwhile.
 
-The fold goes on while the copy is written, so nothing in it may share memory with live state: tensors
-are cloned and JSON values are turned into bytes on the calling thread.
+The fold goes on while a copy is written, so nothing in it may share memory with live state: tensors are
+cloned and JSON values are turned into bytes on the calling thread. A forked process needs no copy: its
+memory is that of the moment of the fork (`checkpoint_fork`).
 """
 
 from __future__ import annotations
@@ -34,4 +35,11 @@ def snapshot(state: Mapping[str, Any]) -> Snapshot:
             tensors[name] = copy.copy_(value.detach())
         else:
             values[name] = canonical_json(value)
+    return Snapshot(tensors, values)
+
+
+def view(state: Mapping[str, Any]) -> Snapshot:
+    """A state without copying it, for a process of its own in which no fold goes on."""
+    tensors = {n: v.detach().cpu() for n, v in state.items() if isinstance(v, Tensor)}
+    values = {n: canonical_json(v) for n, v in state.items() if n not in tensors}
     return Snapshot(tensors, values)

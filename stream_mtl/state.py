@@ -76,9 +76,8 @@ def digest(state: Mapping[str, Any]) -> str:
         if isinstance(value, torch.Tensor):
             dense = value.detach().cpu().contiguous()
             h.update(f"{dense.dtype}{tuple(dense.shape)}".encode())
-            h.update(
-                dense.reshape(-1).view(torch.uint8).numpy().tobytes() if dense.numel() else b""
-            )
+            if dense.numel():  # the memory itself: a copy of it would hold up other threads
+                h.update(dense.reshape(-1).view(torch.uint8).numpy().data)
         else:
             h.update(value if isinstance(value, bytes) else canonical_json(value))
     return h.hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import secrets
 import shutil
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from stream_mtl.config import Config
-from stream_mtl.errors import BrokerUnavailable, StreamMtlError
+from stream_mtl.errors import BrokerUnavailable, StorageError, StreamMtlError
 
 Status = Literal["ok", "warn", "fail"]
 _FREE_BYTES = 2_000_000_000  # three checkpoints of a middling model, and room to write the next
@@ -41,6 +42,7 @@ def examine(config: Config) -> list[Finding]:
         _model,
         _state,
         _disk,
+        _checkpoint_store,
         _java,
         _metrics,
     )
@@ -175,6 +177,26 @@ def _disk(config: Config) -> Iterator[Finding]:
         "" if good else "free some, or put state on another disk; a checkpoint needs twice its size"
     )
     yield Finding("disk", "ok" if good else "warn", f"{free / 1e9:.1f} GB free at {there}", remedy)
+
+
+def _checkpoint_store(config: Config) -> Iterator[Finding]:
+    """Whether objects can be written, read, listed and deleted where checkpoints shall lie."""
+    if not config.checkpoint.store:
+        return
+    from stream_mtl.checkpoint_objects import ObjectStorage
+    from stream_mtl.checkpoint_storage import open_storage
+
+    remedy = (
+        "grant put, get, list and delete below checkpoint.store; see its provider's credentials"
+    )
+    try:
+        storage = open_storage(config.checkpoint.store)
+        if isinstance(storage, ObjectStorage):
+            storage.probe(secrets.token_hex(8))
+        found = f"{storage.where} can be written, read, listed and cleared"
+        yield Finding("checkpoint store", "ok", found)
+    except StorageError as error:
+        yield Finding("checkpoint store", "fail", str(error), remedy)
 
 
 def _java(config: Config) -> Iterator[Finding]:

@@ -102,6 +102,9 @@ class Ports:
     clock: Callable[[], int]  # wall time, ms
     elapsed: Callable[[], float]  # monotonic, s
     spawn: Callable[[Callable[[], None]], Joinable] = thread
+    retentions: Callable[[], Mapping[str, int]] = (
+        dict  # of input topics, ms; what is not known is absent
+    )
 
 
 def wall_ms() -> int:
@@ -113,7 +116,7 @@ def kafka_ports(config: Config, incarnation: str, stop: Stopped, failpoint: Fail
     from stream_mtl import build
     from stream_mtl.composition import choose_device
     from stream_mtl.environment import environment
-    from stream_mtl.kafka import ledger_log, rights, topics
+    from stream_mtl.kafka import ledger_log, rights, survey, topics
     from stream_mtl.kafka.plain_sink import AtLeastOnceSink
     from stream_mtl.kafka.sink import TransactionalSink
     from stream_mtl.kafka.source import Source
@@ -145,4 +148,5 @@ def kafka_ports(config: Config, incarnation: str, stop: Stopped, failpoint: Fail
         failpoint=failpoint,
         clock=wall_ms,
         elapsed=time.monotonic,
+        retentions=lambda: survey.retentions(config, topics.input_topics(config)),
     )

@@ -16,12 +16,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from stream_mtl.checkpoint import CheckpointStore
+from stream_mtl.checkpoint_fork import forks
+from stream_mtl.checkpoint_pace import CheckpointPace
+from stream_mtl.checkpoint_storage import place_of
 from stream_mtl.checkpoint_writer import BackgroundWriter, Written
 from stream_mtl.config import Config
 from stream_mtl.cut import Cut, CutResult
 from stream_mtl.deadletters import Breaker
 from stream_mtl.errors import BrokerUnavailable, ConfigError, Fenced, StorageError, StreamMtlError
 from stream_mtl.failpoints import Failpoint
+from stream_mtl.headroom import Headroom
 from stream_mtl.kafka.publication import Committed
 from stream_mtl.ledger import Durable, decode, encode_cut
 from stream_mtl.manifest import Identity, Topic
@@ -70,7 +74,7 @@ def run_trainer(
     failpoint = armed(os.environ.get(VARIABLE, ""))
     with InstanceLock(folder) as instance:
         store = CheckpointStore(
-            folder / "checkpoints", config.checkpoint.keep, config.checkpoint.keep_hours, failpoint
+            place_of(config), config.checkpoint.keep, config.checkpoint.keep_hours, failpoint
         )
         began: float | None = None
         while True:
@@ -112,7 +116,9 @@ class Trainer:
     ) -> None:
         self._config, self._options, self._stop = config, options, stop
         self._observer, self._ports, self._instance, self._store = observer, ports, instance, store
-        self._writer = BackgroundWriter(store, ports.failpoint, ports.spawn)
+        fork = forks(config.checkpoint.copying, ports.environment.get("device", ""))
+        self._writer = BackgroundWriter(store, ports.failpoint, ports.spawn, fork)
+        self._pace = CheckpointPace(config.checkpoint)
         self._breaker = Breaker(config.dlq)
         self._rest = Rest(config.dlq.breaker_rest_s, config.dlq.breaker_reopen == "probe")
         self._isolation = Isolation(
@@ -161,7 +167,9 @@ class Trainer:
         self._last, self._durable = ready.last, ready.durable
         self._saved_hash = ready.saved_hash  # of the record whose state the writer was given last
         remember(Path(self._config.state), self._config)
-        self._saved_at = self._committed_at = self._ports.elapsed()
+        self._committed_at = self._ports.elapsed()
+        self._pace.began(self._committed_at, self._behind())
+        self._headroom = Headroom(self._ports.retentions())
         if ready.checkpoint_due:
             self._last_checkpoint()
         self._isolation.arrive()
@@ -220,6 +228,8 @@ class Trainer:
         self._committed_at = self._ports.elapsed()
         if tried:
             self._isolation.committed()
+        self._pace.folded(seconds)
+        self._headroom.folded(cut)
         self._tell(cut, result, seconds, committed)
         self._follow(result)
         self._prune()
@@ -329,16 +339,20 @@ class Trainer:
 
     # ---- checkpoints
 
+    def _behind(self) -> bool:
+        """Whether the newest checkpoint is older than the state."""
+        return self._last is not None and self._saved_hash != self._last.hash
+
     def _maybe_checkpoint(self) -> None:
-        if self._ports.elapsed() - self._saved_at >= self._config.checkpoint.interval_s:
+        if self._pace.due(self._ports.elapsed(), self._writer.busy):
             self._checkpoint()
 
     def _checkpoint(self) -> None:
         """Hand the committed state to the writer; still busy means this one is left out."""
         assert self._last is not None
-        self._saved_at = self._ports.elapsed()
+        self._pace.began(self._ports.elapsed())
         began = self._writer.start(
-            self._fold.state(), self._identity(), self._instance.incarnation, self._ports.clock()
+            self._fold.state, self._identity(), self._instance.incarnation, self._ports.clock()
         )
         if began:
             self._saved_hash = self._last.hash
@@ -368,12 +382,16 @@ class Trainer:
         )
 
     def _note_written(self) -> None:
+        self._observer.trouble("headroom", seconds=self._headroom.seconds(self._ports.clock()))
         for written in self._writer.take():
             self._observer.checkpoint(_facts(written))
-            self._observer.trouble("disk", free=self._store.free_bytes())
+            free = self._store.free_bytes()
+            if free is not None:
+                self._observer.trouble("disk", free=free)
             if written.saved is not None:
                 name, digest = written.saved.info.name, written.saved.manifest.state_digest
                 self._durable = Durable(name, written.cut, digest)
+                self._headroom.saved(written.cut)
                 self._prune_due = True
             elif self._last is not None and self._saved_hash:
                 self._saved_hash = ""  # the state is not durable: a shutdown tries again

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from stream_mtl import metrics as declared
 from stream_mtl.cut import CutResult
+from stream_mtl.manifest import cut_of
 from stream_mtl.metrics import Metrics
 from stream_mtl.throttle import KINDS as THROTTLED
 from stream_mtl.throttle import PREFIX as THROTTLED_AS
@@ -87,7 +88,9 @@ class Watch(Silent):
     def phase(self, name: Phase, **facts: Fact) -> None:
         self.tick()
         self._health.phase = name
-        if name == "rolling_forward":
+        if name == "restoring" and facts.get("checkpoint"):
+            self._checkpoint_cut = cut_of(str(facts["checkpoint"]))
+        elif name == "rolling_forward":
             self._metrics.set("rollforward_remaining_cuts", float(facts.get("remaining", 0)))
         elif name == "restored":
             self._metrics.set("rollforward_remaining_cuts", 0)
@@ -163,6 +166,8 @@ class Watch(Silent):
                 metrics.set("breaker_open", float(facts["open"]))
             case "crash_suspects":
                 metrics.set("crash_suspect_records", float(facts["records"]))
+            case "headroom":
+                metrics.set("replay_headroom_seconds", float(facts["seconds"]))
             case "disk":
                 metrics.set("checkpoint_disk_free_bytes", float(facts["free"]))
 

@@ -59,6 +59,16 @@ def survey(config: Config, names: tuple[str, ...]) -> Survey:
     return Survey(len(metadata.brokers), broker, topics)
 
 
+def retentions(config: Config, names: tuple[str, ...]) -> dict[str, int]:
+    """Retention in ms by topic, -1 for ever; nothing of topics whose settings may not be read."""
+    seen = survey(config, names).topics
+    return {
+        name: int(topic.settings["retention.ms"])
+        for name, topic in seen.items()
+        if "retention.ms" in topic.settings
+    }
+
+
 def _settings(admin: AdminClient, resources: list[ConfigResource]) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for resource, future in admin.describe_configs(resources, request_timeout=_ANSWER_S).items():

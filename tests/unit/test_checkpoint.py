@@ -12,58 +12,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from stream_mtl import checkpoint as checkpoints
-from stream_mtl.checkpoint import CheckpointInfo, CheckpointStore, SaveFailed
+from stream_mtl import checkpoint_folder
+from stream_mtl.checkpoint import CheckpointStore, SaveFailed
 from stream_mtl.checkpoint_writer import BackgroundWriter
 from stream_mtl.errors import CheckpointCorrupt, StorageError
-from stream_mtl.manifest import MANIFEST, TENSORS, VALUES, Identity, Topic
+from stream_mtl.manifest import MANIFEST, TENSORS, VALUES
 from stream_mtl.snapshot import snapshot
-from stream_mtl.state import State, digest
+from stream_mtl.state import digest
+from tests.checkpoints import a_state, identity, save
 
 HOUR = 3_600_000
 FILES = (MANIFEST, TENSORS, VALUES)
-
-
-def identity(cut: int) -> Identity:
-    return Identity(
-        cluster="c1",
-        app="shop",
-        job="trainer",
-        lineage="l1",
-        cut=cut,
-        ledger_hash="ab" * 32,
-        ledger_offset=cut,
-        positions={"shop.events": {"0": 7}},
-        topic_ids={"shop.events": Topic(id="id1", partitions=1)},
-        fold_version=1,
-        config_hash="cd" * 8,
-        code="ef" * 8,
-        environment={"torch": torch.__version__, "threads": "1"},
-    )
-
-
-def a_state(seed: int = 0) -> State:
-    """One tensor of each kind that components keep, odd shapes included, and JSON values."""
-    generator = torch.Generator().manual_seed(seed)
-    table = torch.randn(50, 8, generator=generator)
-    return {
-        "learner/table": table,
-        "learner/view": table.t(),  # aliases live memory and is not contiguous
-        "learner/step": torch.tensor(3, dtype=torch.int64),
-        "learner/half": table.bfloat16(),
-        "memory/empty": torch.zeros(0, 4),
-        "memory/full": torch.tensor([True, False]),
-        "generator": generator.get_state(),
-        "join/open": [["u1", 5, None], ["ü2", 6, 0.1]],
-        "pipeline/totals": {"events": 3, "cuts": 1},
-        "evaluation/nan": float("nan"),
-    }
-
-
-def save(
-    store: CheckpointStore, cut: int, now_ms: int = 1, incarnation: str = "a1"
-) -> CheckpointInfo:
-    return store.save(snapshot(a_state(cut)), identity(cut), incarnation, now_ms).info
 
 
 @pytest.fixture
@@ -241,7 +200,7 @@ def test_an_error_of_fsync_is_final_and_leaves_no_checkpoint(
         if len(calls) == fail_at:
             raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(checkpoints.os, "fsync", fsync)
+    monkeypatch.setattr(checkpoint_folder.os, "fsync", fsync)
     with pytest.raises(SaveFailed) as failure:
         save(store, 5)
     assert failure.value.reason == "fsync"
@@ -254,7 +213,7 @@ def test_an_error_of_fsync_is_final_and_leaves_no_checkpoint(
 def test_a_full_disk_is_noticed_before_anything_is_written(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "free_bytes", lambda: 10)
+    monkeypatch.setattr(store.storage, "free_bytes", lambda: 10)
     with pytest.raises(SaveFailed) as failure:
         save(store, 5)
     assert failure.value.reason == "disk_low"
@@ -370,7 +329,7 @@ def test_what_is_written_is_the_state_at_the_start_of_the_write(
     state = a_state()
     before = digest(state)
     writer = BackgroundWriter(store)
-    assert writer.start(state, identity(1), "a1", 0)
+    assert writer.start(lambda: state, identity(1), "a1", 0)
     state["learner/table"].add_(1)
     state["join/open"].append("later")
     go.set()
@@ -385,13 +344,13 @@ def test_a_checkpoint_that_comes_due_during_a_write_is_skipped_and_counted(
 ) -> None:
     store, go = slow
     writer = BackgroundWriter(store)
-    assert writer.start(a_state(), identity(1), "a1", 0)
-    assert not writer.start(a_state(), identity(2), "a1", 0)
+    assert writer.start(a_state, identity(1), "a1", 0)
+    assert not writer.start(a_state, identity(2), "a1", 0)
     go.set()
     assert writer.wait(10)
     assert writer.skipped == 1
     assert [info.cut for info in store.list()] == [1]
-    assert writer.start(a_state(), identity(3), "a1", 0)
+    assert writer.start(a_state, identity(3), "a1", 0)
     assert writer.wait(10)
     assert [written.cut for written in writer.take()] == [1, 3]
     assert writer.take() == []
@@ -400,9 +359,9 @@ def test_a_checkpoint_that_comes_due_during_a_write_is_skipped_and_counted(
 def test_a_failed_write_is_counted_and_does_not_reach_the_fold(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "free_bytes", lambda: 0)
+    monkeypatch.setattr(store.storage, "free_bytes", lambda: 0)
     writer = BackgroundWriter(store)
-    assert writer.start(a_state(), identity(1), "a1", 0)
+    assert writer.start(a_state, identity(1), "a1", 0)
     assert writer.wait(10)
     (written,) = writer.take()
     assert (written.saved, written.reason) == (None, "disk_low")

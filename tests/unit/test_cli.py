@@ -64,6 +64,7 @@ PINNED: dict[str, set[str]] = {
     "ckpt ls": STATE,
     "ckpt show": STATE,
     "ckpt verify": STATE,
+    "ckpt diff": STATE,
     "ledger ls": {"--last"} | KAFKA,
     "ledger verify": KAFKA | STATE,
     "dlq ls": {"--last"} | KAFKA,
@@ -298,3 +299,26 @@ def test_checkpoints_of_a_folder_that_is_none_are_not_made_up(
         assert run(["ckpt", verb, "--state", str(tmp_path / "s"), "--json"]) == 78
         assert "--state" in _json(capsys)["error"]["message"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_checkpoints_are_compared_wherever_they_lie(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By `checkpoint.store`, which the other verbs read too."""
+    from stream_mtl.checkpoint import CheckpointStore
+    from tests.checkpoints import save
+
+    place = f"file://{tmp_path}/elsewhere"
+    store = CheckpointStore(place)
+    one, two = save(store, 1), save(store, 2)
+    there = ["--set", f"checkpoint.store={place}", "--json"]
+    assert run(["ckpt", "diff", one.name, two.name, *there]) == 0
+    parts = {part["part"]: part for part in _json(capsys)["parts"]}
+    assert parts["learner/table"]["rows"] == 50
+    assert "pipeline/totals" not in parts
+    assert run(["ckpt", "diff", one.name, one.name, *there]) == 0
+    assert _json(capsys)["parts"] == []
+    assert run(["ckpt", "ls", *there]) == 0
+    assert [c["cut"] for c in _json(capsys)["checkpoints"]] == [2, 1]
+    (one.path / "state.json").write_bytes(b"{}")
+    assert run(["ckpt", "diff", one.name, two.name, *there]) == 65

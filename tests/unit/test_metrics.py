@@ -60,6 +60,7 @@ PINNED = {
     "recall_found": (),
     "recall_listed": (),
     "rehearsal_ratio": (),
+    "replay_headroom_seconds": (),
     "replay_memory_rows": ("task",),
     "restore_duration_seconds": (),
     "rollforward_cuts": (),

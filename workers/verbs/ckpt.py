@@ -1,4 +1,4 @@
-"""`ckpt ls`, `ckpt show`, `ckpt verify`, `ckpt rollback`."""
+"""`ckpt ls`, `ckpt show`, `ckpt verify`, `ckpt diff`, `ckpt rollback`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def ckpt() -> None:
 def ls(call: Call) -> None:
     """List the checkpoints, newest first."""
     store = _store(call)
-    rows = []
-    for info in store.list():
-        size = sum(file.stat().st_size for file in info.path.iterdir() if file.is_file())
-        rows.append({"name": info.name, "cut": info.cut, "size_bytes": size})
+    rows = [
+        {"name": info.name, "cut": info.cut, "size_bytes": store.size(info.name)}
+        for info in store.list()
+    ]
     lines = output.table([tuple(row.values()) for row in rows], ["name", "cut", "bytes"])
     call.result({"checkpoints": rows}, lines if rows else ["no checkpoints"])
 
@@ -87,13 +87,27 @@ def rollback(call: Call, name: str, command_id: str, wait: float) -> int:
     return give(call, "rollback", {"checkpoint": name or None}, command_id, wait)
 
 
+@ckpt.command()
+@click.argument("a")
+@click.argument("b")
+@verb(state=True)
+def diff(call: Call, a: str, b: str) -> None:
+    """What differs between two checkpoints, part by part."""
+    from stream_mtl.checkpoint_diff import differences
+
+    store = _store(call)
+    found = differences(store.load(a)[0], store.load(b)[0])
+    lines = [f"{one.part}: {one.said()}" for one in found] or ["no difference"]
+    call.result({"a": a, "b": b, "parts": [one.as_json() for one in found]}, lines)
+
+
 def _newest(store: CheckpointStore) -> str:
     from stream_mtl.errors import CheckpointMissing
 
     found = store.list()
     if not found:
         raise CheckpointMissing(
-            "no checkpoint in the state folder; --state or -c names another one"
+            f"no checkpoint in {store.where}; --state or -c names another place"
         )
     return found[0].name
 
@@ -103,11 +117,12 @@ def _store(call: Call) -> CheckpointStore:
     from pathlib import Path
 
     from stream_mtl.checkpoint import CheckpointStore
+    from stream_mtl.checkpoint_storage import place_of
     from stream_mtl.errors import ConfigError
 
-    folder = Path(call.config().state) / "checkpoints"
-    if not folder.is_dir():
+    place = place_of(call.config())
+    if isinstance(place, Path) and not place.is_dir():
         raise ConfigError(
-            f"no checkpoints: {folder} is not a folder; --state or -c names another one"
+            f"no checkpoints: {place} is not a folder; --state or -c names another one"
         )
-    return CheckpointStore(folder)
+    return CheckpointStore(place)
