@@ -160,6 +160,18 @@ class CheckpointStore:
             self.storage.delete(info.name)
         return tuple(info.name for info in gone)
 
+    def prune_erased(self, before: int, committed_cut: int) -> tuple[str, ...]:
+        """Delete every checkpoint of a cut below `before`: it holds somebody who was erased. Called as `prune` is.
+
+        Not while there is no newer one, or nothing could be restored: the next that is written lets them go.
+        """
+        known = self.list()
+        newer = any(info.cut >= before for info in known)
+        due = [info for info in known if newer and info.cut < min(before, committed_cut)]
+        for info in due:
+            self.storage.delete(info.name)
+        return tuple(info.name for info in due)
+
     def sweep(self) -> None:
         """Remove what a crash left half written or half deleted; only under the folder's lock."""
         self.storage.sweep()

@@ -26,6 +26,10 @@ class CheckpointPace:
         self._fold_s, self._cuts = 0.0, 0
         self._behind = behind
 
+    def hurry(self) -> None:
+        """One is due after this cut: what it forgot must not come back."""
+        self._behind = True
+
     def folded(self, seconds: float) -> None:
         """One more cut, and what its step took."""
         self._fold_s += seconds

@@ -13,7 +13,7 @@ from stream_mtl.errors import ConfigError
 from stream_mtl.events import Command
 from stream_mtl.orders import Orders
 from stream_mtl.parts import Parts
-from stream_mtl.rollback import ROLLBACK, begun
+from stream_mtl.rollback import PROMOTE, ROLLBACK, begun
 from stream_mtl.scoring import Moment
 from stream_mtl.task_set import TaskSet, with_task, with_weight, without_task
 
@@ -76,10 +76,9 @@ def erase_user(fold: Fold, given: Arguments, moment: Moment) -> Done:
 
 
 def promote(fold: Fold, given: Arguments, moment: Moment) -> Done:
+    """The model that is held back serves; or, of another lineage, what its checkpoint has learned comes in."""
     if given.get("lineage"):
-        raise ConfigError(
-            "promote of another lineage is not carried out by this version; leave `lineage` out"
-        )
+        return rollback(fold, given, moment)
     if not fold.parts.publish_gate.held:
         raise ConfigError("there is nothing to promote: the newest model is the one that serves")
     fold.parts.publish_gate.promote()
@@ -117,7 +116,7 @@ COMMANDS: dict[str, Obey] = {
     "add_task": add_task,
     "erase_user": erase_user,
     "pause": pause,
-    "promote": promote,
+    PROMOTE: promote,
     "resume": resume,
     "retire_task": retire_task,
     ROLLBACK: rollback,
@@ -166,10 +165,10 @@ def _carry_out(
     if command.kind not in COMMANDS:
         raise ConfigError(f"{command.kind} is not carried out by this version")
     given: dict[str, Any] = dict(command.arguments)
-    if command.kind == ROLLBACK:
+    if command.kind in (ROLLBACK, PROMOTE):
         if begun(so_far):
             raise ConfigError(
-                "another rollback of the same cut is carried out; send this one again"
+                "another model is put in place in the same cut already; send this command again"
             )
         given["target"] = targets.get(command.command_id)
     return COMMANDS[command.kind](fold, given, moment)

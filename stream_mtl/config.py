@@ -339,6 +339,9 @@ class Checkpoint(Section):
     max_cuts: Positive = Field(3_000, description="and after this many cuts")
     keep: Positive = Field(3, ge=2, description="the newest that stay")
     keep_hours: NonNegative = Field(24, description="and one an hour of so many hours")
+    erased_hours: NonNegative = Field(
+        24, description="after this, no checkpoint is left that holds an erased user"
+    )
     store: str = Field(
         "",
         description="where they lie; empty = the state folder, or a URL: s3://bucket/prefix, file:///path",

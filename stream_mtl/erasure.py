@@ -104,6 +104,6 @@ class Erasures:
         """Places that were erased after a cut."""
         return sorted({row for at, _, *rows in self.done if at > cut for row in rows})
 
-    def due(self, now_ms: int, bound_ms: int) -> int:
-        """The newest cut with an erasure that is older than the bound; -1 without one. No older state may be left."""
-        return max((cut for cut, at, *_ in self.done if now_ms - at >= bound_ms), default=-1)
+    def due(self, then_ms: int) -> int:
+        """The newest cut with an erasure before this time; -1 without one. No state of an earlier cut may be left."""
+        return max((cut for cut, at, *_ in self.done if at <= then_ms), default=-1)

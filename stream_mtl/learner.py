@@ -304,7 +304,8 @@ class Learner:
     def places(self, sparse_NF: Tensor) -> Tensor:
         """Rows of the table that these are read from, those of private fields included (int64, without 0)."""
         row_L = self._lookup(sparse_NF).flatten()
-        return torch.unique(row_L[row_L > 0])
+        unique_U: Tensor = torch.unique(row_L[row_L > 0])
+        return unique_U
 
     def forget_rows(self, row_U: Tensor) -> None:
         """Zeroes rows of the table and their moments."""

@@ -281,6 +281,10 @@ class Pipeline:
         """Whether a command asked that only commands be read."""
         return self.orders.paused
 
+    def erased_before(self, then_ms: int) -> int:
+        """The newest cut in which somebody was erased before this wall time; -1 without one."""
+        return self.orders.erasures.due(then_ms)
+
     @property
     def discarded(self) -> Sequence[Sequence[int]]:
         """Of every rollback the cut it went back to and the one it was said in."""

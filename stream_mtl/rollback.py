@@ -19,6 +19,10 @@ from stream_mtl.state import State, misfits
 from stream_mtl.task_set import grown
 
 ROLLBACK = "rollback"  # kind of the command, and reason of the lineage that it begins
+PROMOTE = "promote"  # of another lineage: what its checkpoint had learned, in the same way
+CHALLENGERS = (
+    "challengers"  # where other lineages' checkpoints lie, and what their names begin with
+)
 
 LEARNED = (
     "learner/",
@@ -112,7 +116,7 @@ def targets_of(decisions: Iterable[Mapping[str, Any]]) -> dict[str, RollbackTarg
     """What the worker had decided of the rollbacks of a cut, from its ledger record."""
     targets: dict[str, RollbackTarget] = {}
     for one in decisions:
-        if one["kind"] == ROLLBACK and "repeated" not in one:
+        if "repeated" not in one and (one["kind"] == ROLLBACK or _names_one(one)):
             targets.setdefault(
                 str(one["command_id"]),
                 RollbackTarget(
@@ -129,6 +133,10 @@ def targets_of(decisions: Iterable[Mapping[str, Any]]) -> dict[str, RollbackTarg
 def begun(decisions: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
     """The decision by which a cut began a rollback; None where it did not."""
     for one in decisions:
-        if one["kind"] == ROLLBACK and one.get("done") and "repeated" not in one:
+        if _names_one(one) and one.get("done") and "repeated" not in one:
             return dict(one)
     return None
+
+
+def _names_one(decision: Mapping[str, Any]) -> bool:
+    return decision["kind"] in (ROLLBACK, PROMOTE) and "checkpoint" in decision

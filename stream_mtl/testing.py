@@ -290,6 +290,9 @@ class SumFold:
     def paused(self) -> bool:
         return self.orders.paused
 
+    def erased_before(self, then_ms: int) -> int:
+        return self.orders.erasures.due(then_ms)
+
     @property
     def discarded(self) -> Sequence[Sequence[int]]:
         return self.orders.discarded

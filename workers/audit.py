@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from schemas.scores import CUT_HEADER, LedgerRecord
 from stream_mtl.checkpoint import CheckpointStore
@@ -14,6 +13,7 @@ from stream_mtl.ledger import Entry, cut_of, decode, links, ranges_of
 from stream_mtl.ledger_audit import Published, Rebuild, Report, verify
 from stream_mtl.recovery import COLD_START, Fold, ReadRanges, lineage_reason
 from workers.ports import wall_ms
+from workers.shelves import existing_store
 
 
 class Refold:
@@ -55,8 +55,9 @@ def verify_ledger(config: Config) -> Report:
     kept, _ = links(entries)
     lineage = kept[-1].record.lineage
     fold = build(config, lineage)
-    first = _first_cut(fold, kept, _comparable(config, kept[-1].record), Path(config.state))
-    states = _states(Path(config.state), kept)
+    store = existing_store(config)
+    first = _first_cut(fold, kept, _comparable(config, kept[-1].record), store)
+    states = _states(store, kept)
     source = Source(config, wall_ms)
     try:
         source.open(kept[-1].positions)
@@ -68,12 +69,12 @@ def verify_ledger(config: Config) -> Report:
         source.close()
 
 
-def _states(state: Path, kept: Sequence[Entry]) -> dict[int, str]:
+def _states(store: CheckpointStore | None, kept: Sequence[Entry]) -> dict[int, str]:
     """Cut -> state digest of the checkpoints that this ledger knows, of its newest lineage."""
-    if not (state / "checkpoints").is_dir():
+    if store is None:
         return {}
     hashes = {e.hash for e in kept if e.record.lineage == kept[-1].record.lineage}
-    store, found = CheckpointStore(state / "checkpoints"), {}
+    found = {}
     for info in store.list():
         try:
             manifest = store.manifest(info.name)
@@ -103,7 +104,9 @@ def _comparable(config: Config, record: LedgerRecord) -> bool:
     return record.config_hash == fold_hash(config) and record.environment == here
 
 
-def _first_cut(fold: Fold, kept: Sequence[Entry], comparable: bool, state: Path) -> int:
+def _first_cut(
+    fold: Fold, kept: Sequence[Entry], comparable: bool, store: CheckpointStore | None
+) -> int:
     """The first cut that can be folded again with equal digests; puts the state before it into `fold`."""
     last = kept[-1].record
     never = last.cut + 1
@@ -115,9 +118,8 @@ def _first_cut(fold: Fold, kept: Sequence[Entry], comparable: bool, state: Path)
         return 0
     if lineage_reason(entry.record) == COLD_START:
         return entry.cut + 1
-    if not (state / "checkpoints").is_dir():
+    if store is None:
         return never
-    store = CheckpointStore(state / "checkpoints")
     hashes = {e.hash for e in kept[begin:]}
     for info in reversed(store.list()):
         try:

@@ -22,11 +22,10 @@ from stream_mtl.errors import CheckpointMissing, ConfigError, ForeignState, Posi
 from stream_mtl.ledger import Entry, ranges_of
 from stream_mtl.pipeline import Pipeline
 from stream_mtl.recovery import ReadRanges, differences, find_start, restore, roll_forward
+from stream_mtl.rollback import CHALLENGERS
 from workers.known_config import remembered
 from workers.proof import Archive, Before, Told, keep, range_of
 from workers.rollback import lineage_id, loader
-
-CHALLENGERS = "challengers"  # folder of the state folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +133,7 @@ class _Champion:
         self._fold = fold
         self._from = start.cuts[0].cut if start.cuts else last.cut + 1
         self._replayed = roll_forward(
-            fold, start, read, loader(archive.before(last.cut + 1)), compare=False
+            fold, start, read, loader(archive.before(last.cut + 1), config), compare=False
         )
 
     def follow(self, entry: Entry, challenger: Pipeline) -> None:

@@ -29,6 +29,10 @@ class Model(Fold, Protocol):
     @property
     def paused(self) -> bool: ...
 
+    def erased_before(self, then_ms: int) -> int:
+        """The newest cut in which somebody was erased before this wall time; -1 without one."""
+        ...
+
     @property
     def discarded(self) -> Sequence[Sequence[int]]:
         """Of every rollback the cut it went back to and the one it was said in."""

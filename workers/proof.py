@@ -23,6 +23,7 @@ from stream_mtl.snapshot import snapshot
 from stream_mtl.state import State
 from workers.ports import wall_ms
 from workers.rollback import loader
+from workers.shelves import existing_store
 
 Told = Callable[[int, int], None]  # cuts done, cuts in all
 
@@ -47,6 +48,10 @@ class Before:
 
     def __init__(self, store: CheckpointStore | None, first: int) -> None:
         self._store, self._first = store, first
+
+    @property
+    def where(self) -> str:
+        return "" if self._store is None else self._store.where
 
     def list(self) -> Sequence[CheckpointInfo]:
         if self._store is None:
@@ -91,9 +96,7 @@ class Archive:
 
     @property
     def store(self) -> CheckpointStore | None:
-        """None where there is no such folder: reading must not make it."""
-        folder = Path(self.config.state) / "checkpoints"
-        return CheckpointStore(folder) if folder.is_dir() else None
+        return existing_store(self.config)
 
     def before(self, first: int) -> Before:
         """Checkpoints that hold nothing of cut `first` or later."""
@@ -172,7 +175,7 @@ def prove(
         audit = _Audit(context, _states(archive.store, entries, context), low)
         try:
             replayed = roll_forward(
-                fold, start, archive.read, loader(archive.before(high + 1)), compare=False
+                fold, start, archive.read, loader(archive.before(high + 1), config), compare=False
             )
             for one in replayed:
                 audit.compare(one.entry, one.result.digest, one.result.outputs_digest, fold)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from stream_mtl.checkpoint import CheckpointInfo, CheckpointStore
@@ -23,7 +24,7 @@ from stream_mtl.events import Command
 from stream_mtl.kafka.publication import Publication
 from stream_mtl.ledger import Context, Entry, decode, encode_lineage
 from stream_mtl.recovery import Candidates, LoadState, go_back
-from stream_mtl.rollback import ROLLBACK
+from stream_mtl.rollback import CHALLENGERS, PROMOTE, ROLLBACK
 from stream_mtl.serde import decode_all
 from stream_mtl.state import State
 from workers.ports import Model, Ports
@@ -43,12 +44,17 @@ class Aim:
 
     def at(self, cut: Cut, fold: Model) -> Cut:
         """The cut with the targets of its rollbacks; the same cut where it holds none."""
-        commands = [one for one in self._commands(cut.records) if one.kind == ROLLBACK]
+        commands = [
+            one
+            for one in self._commands(cut.records)
+            if one.kind == ROLLBACK or (one.kind == PROMOTE and dict(one.arguments).get("lineage"))
+        ]
         if not commands:
             return cut
         targets: dict[str, RollbackTarget] = {}
         for command in commands:
-            targets.setdefault(command.command_id, self._target(command, fold))
+            aim = self._target if command.kind == ROLLBACK else self._challenger
+            targets.setdefault(command.command_id, aim(command, fold))
         return replace(cut, targets=targets)
 
     def _commands(self, records: Sequence[Record]) -> Sequence[Command]:
@@ -78,8 +84,24 @@ class Aim:
                 refused = refused or f"; {info.name}: {error}"
         return RollbackTarget("", 0, "", (), f"there is no usable checkpoint {wanted}{refused}")
 
-    def _fitting(self, info: CheckpointInfo, fold: Model) -> RollbackTarget:
-        state, manifest = self.store.load(info.name)
+    def _challenger(self, command: Command, fold: Model) -> RollbackTarget:
+        """The newest checkpoint of another lineage."""
+        lineage = str(dict(command.arguments)["lineage"])
+        refused = f"there is no challenger {lineage!r}; `replay --from-scratch` makes one"
+        store = challengers(self.config)
+        for info in store.list() if store is not None else []:
+            try:
+                if store is not None and store.manifest(info.name).identity.lineage == lineage:
+                    target = self._fitting(info, fold, store)
+                    return replace(target, name=f"{CHALLENGERS}/{info.name}")
+            except StateError as error:
+                refused = f"challenger {lineage!r} cannot be put in place: {error}"
+        return RollbackTarget("", 0, "", (), refused)
+
+    def _fitting(
+        self, info: CheckpointInfo, fold: Model, store: CheckpointStore | None = None
+    ) -> RollbackTarget:
+        state, manifest = (store or self.store).load(info.name)
         identity = manifest.identity
         if (identity.app, identity.cluster) != (self.config.app, self.cluster):
             raise CheckpointCorrupt("it is of another app or cluster")
@@ -92,17 +114,29 @@ def _discarded(info: CheckpointInfo, rollbacks: Sequence[Sequence[int]]) -> bool
     return any(to < info.cut < at for to, at in rollbacks)
 
 
-def loader(store: Candidates) -> LoadState:
-    """The state of a checkpoint and its digest, by name."""
+def challengers(config: Config) -> CheckpointStore | None:
+    """The checkpoints of other lineages, beside the worker's own; None where there are none."""
+    folder = Path(config.state) / CHALLENGERS
+    return CheckpointStore(folder) if folder.is_dir() else None
+
+
+def loader(store: Candidates, config: Config) -> LoadState:
+    """The state of a checkpoint and its digest, by name; names of challengers say so."""
 
     def load(name: str) -> tuple[State, str]:
-        state, manifest = store.load(name)
+        folder, _, challenger = name.rpartition("/")
+        others = challengers(config)
+        if folder == CHALLENGERS and others is not None:
+            state, manifest = others.load(challenger)
+        else:
+            state, manifest = store.load(name)
         return state, manifest.state_digest
 
     return load
 
 
 def carry_out(
+    config: Config,
     ports: Ports,
     store: CheckpointStore,
     fold: Model,
@@ -115,7 +149,7 @@ def carry_out(
     Raises CheckpointMissing when the checkpoint has gone since it was chosen: then nothing was written.
     """
     ports.failpoint("rollback.begun")
-    go_back(fold, decision, loader(store))
+    go_back(fold, decision, loader(store, config))
     context = replace(context, lineage=lineage_id())
     positions, now = ports.source.positions, ports.clock()
     facts = {key: value for key, value in decision.items() if key not in ("kind", "done")}

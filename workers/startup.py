@@ -218,7 +218,7 @@ class _Recovery:
             fold,
             found,
             self.ports.source.read,
-            loader(self.store),
+            loader(self.store, self.config),
             compare=not self.options.new_lineage,
             code=self.context.code,
             failpoint=self.ports.failpoint,
@@ -251,7 +251,7 @@ class _Recovery:
     def _roll_back(self, ready: Ready, decision: Mapping[str, Any]) -> Ready:
         """The last cut said so, and then the worker ended: what it still had to do."""
         context, last = carry_out(
-            self.ports, self.store, ready.fold, self.context, self.last, decision
+            self.config, self.ports, self.store, ready.fold, self.context, self.last, decision
         )
         return replace(ready, context=context, last=last, durable=None, checkpoint_due=True)
 

@@ -38,12 +38,13 @@ from workers.known_config import remember
 from workers.observer import CheckpointFacts, CutFacts, Observer
 from workers.ports import Ports, Stopped, kafka_ports
 from workers.rest import Rest
-from workers.rollback import Aim, carry_out
+from workers.rollback import Aim, carry_out, challengers
 from workers.startup import Ready, TrainerOptions, publication_of, start
 
 _LOG = logging.getLogger(__name__)
 _REFRESH_S = 3_000.0  # an idle job's offsets: at least hourly
 _RETRY_S = 2.0
+_HOUR_MS = 3_600_000
 _GC_THRESHOLDS = (50_000, 20, 50)
 _PATIENCE_S = 60.0  # with until_idle: a broker that is away longer ends the run
 _SHUTDOWN_S = 600.0  # of the last checkpoint; a grace period ends it earlier
@@ -243,13 +244,21 @@ class Trainer:
         if resumed and self._breaker.open:
             self._breaker.close()
             self._observer.trouble("breaker", open=0)
+        if any(d["kind"] == "erase_user" and d["done"] for d in result.decisions):
+            self._pace.hurry()  # the sooner a state without the user is durable, the sooner the others may go
         decision = begun(result.decisions)
         if decision is None:
             return
         assert self._last is not None
         with self._ports.source.heartbeat():
             self._context, self._last = carry_out(
-                self._ports, self._store, self._fold, self._context, self._last, decision
+                self._config,
+                self._ports,
+                self._store,
+                self._fold,
+                self._context,
+                self._last,
+                decision,
             )
             self._durable = None
             self._last_checkpoint()
@@ -260,6 +269,8 @@ class Trainer:
             return
         self._ports.sink.refresh(self._last.cut, self._ports.source.positions)
         self._committed_at = self._ports.elapsed()
+        self._prune_due = True
+        self._prune()
 
     def _hold(self) -> None:
         """Paused, or the breaker is open: alive, not ready, reading commands alone."""
@@ -402,7 +413,12 @@ class Trainer:
             return
         self._prune_due = False
         try:
-            self._store.prune(self._last.cut, self._ports.clock())
+            now = self._ports.clock()
+            erased = self._fold.erased_before(now - self._config.checkpoint.erased_hours * _HOUR_MS)
+            for store in (self._store, challengers(self._config)):
+                if store is not None:
+                    store.prune_erased(erased, self._last.cut)
+            self._store.prune(self._last.cut, now)
         except StorageError:
             self._observer.checkpoint(CheckpointFacts(self._last.cut, failure="write"))
 

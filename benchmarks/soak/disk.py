@@ -69,7 +69,7 @@ class NaiveStore(CheckpointStore):
 
     def load(self, name: str) -> tuple[State, Manifest]:
         files = (self.storage.read(name, file, 1 << 40) for file in (TENSORS, VALUES))
-        return decode(name, *files), self.manifest(name)
+        return decode(name, *files)[0], self.manifest(name)
 
 
 def naive_restore(fold: Fold, found: Start) -> None:

@@ -52,9 +52,9 @@ def test_pruning_as_soon_as_a_checkpoint_is_durable_would_delete(
     """The naive variant: durable is taken for owned."""
     fold = Trainer._fold_and_commit
 
-    def late(self: Trainer, cut: Any) -> None:
+    def late(self: Trainer, cut: Any, tried: bool = False) -> Any:
         self._prune()  # before the commit, not after it
-        fold(self, cut)
+        return fold(self, cut, tried)
 
     monkeypatch.setattr(Trainer, "_fold_and_commit", late)
     deleted = [

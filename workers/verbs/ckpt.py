@@ -114,15 +114,13 @@ def _newest(store: CheckpointStore) -> str:
 
 def _store(call: Call) -> CheckpointStore:
     """Reading must not create the folder: a wrong --state is said, not made."""
-    from pathlib import Path
-
-    from stream_mtl.checkpoint import CheckpointStore
     from stream_mtl.checkpoint_storage import place_of
     from stream_mtl.errors import ConfigError
+    from workers.shelves import existing_store
 
-    place = place_of(call.config())
-    if isinstance(place, Path) and not place.is_dir():
+    store = existing_store(call.config())
+    if store is None:
         raise ConfigError(
-            f"no checkpoints: {place} is not a folder; --state or -c names another one"
+            f"no checkpoints: {place_of(call.config())} is not a folder; --state or -c names another one"
         )
-    return CheckpointStore(place)
+    return store

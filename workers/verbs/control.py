@@ -152,11 +152,18 @@ def retire_task(call: Call, task: str, command_id: str, wait: float) -> int:
 
 
 @control.command()
-@click.option("--lineage", metavar="ID", help="Of another lineage (refused by this version).")
+@click.option(
+    "--lineage",
+    metavar="ID",
+    help="Put this challenger's model in place (`replay --from-scratch`).",
+)
 @sent
 @verb(kafka=True)
 def promote(call: Call, lineage: str | None, command_id: str, wait: float) -> int:
-    """Publish from the newest model although the gate holds it back."""
+    """Publish from the newest model although the gate holds it back; or put a challenger's in its place.
+
+    Of a challenger only what it has learned is taken: offsets, catalogue, histories and memories stay.
+    """
     return give(call, "promote", {"lineage": lineage}, command_id, wait)
 
 
