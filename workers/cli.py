@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "ledger": ("ledger", "ledger", "The ledger: ls, verify."),
     "dlq": ("dlq", "dlq", "Dead letters: ls, show, replay."),
     "replay": ("replay", "replay", "Fold a range of the ledger again, or learn it anew."),
+    "erase": ("erase", "erase", "Forget a person, or count what there is to forget."),
     "events": ("events", "events", "Files of events: validate."),
 }
 
