@@ -12,8 +12,8 @@ from stream_mtl.hashing import hash64
 from stream_mtl.pipeline import Pipeline
 from stream_mtl.simulator.attack import USER
 
-SMALL = ("memory.rows=600", "defence.least_rows=40")  # full in a few hours
-HONEST = 900
+SMALL = ("memory.rows=300",)  # full in a few hours
+HONEST = 1_500
 
 
 def folded(*assignments: str) -> Pipeline:
@@ -35,7 +35,7 @@ def test_one_id_with_half_the_traffic_holds_a_hundredth_of_every_memory(
 ) -> None:
     """Of the click memory, which is full. Without the defences the id holds a good part of it."""
     one, all_ = shares(arms["on"])["click"]
-    assert arms["on"].parts.learner.memory_rows()["click"] == 600
+    assert arms["on"].parts.learner.memory_rows()["click"] == 300
     assert all_ <= one <= 0.01
     assert shares(arms["off"])["click"][1] > 0.2
 
@@ -56,7 +56,7 @@ def test_its_items_gain_little_in_the_counts(arms: dict[str, Pipeline]) -> None:
         return float(acts[users.slots.index[USER]] / acts.sum())
 
     assert counted(arms["off"]) > 0.4
-    assert counted(arms["on"]) < 0.15
+    assert counted(arms["on"]) < 0.2
 
 
 def test_an_erased_attacker_leaves_no_trace_in_the_defences(arms: dict[str, Pipeline]) -> None:

@@ -17,6 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -73,8 +74,8 @@ class Attacker:
 
     def _announced(self, record: Simulated) -> None:
         item_id = (record.key or b"").decode()
-        told = json.loads(record.value) if record.value else {"available": False}
-        domain = self._domain_of.setdefault(item_id, told.get("domain", ""))
+        told: dict[str, Any] = json.loads(record.value) if record.value else {"available": False}
+        domain = self._domain_of.setdefault(item_id, str(told.get("domain", "")))
         if told.get("available", True):
             self._items.setdefault(domain, {})[item_id] = None
         else:
