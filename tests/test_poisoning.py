@@ -12,8 +12,9 @@ from stream_mtl.hashing import hash64
 from stream_mtl.pipeline import Pipeline
 from stream_mtl.simulator.attack import USER
 
-SMALL = ("memory.rows=600", "defence.least_rows=40")  # full in a few hours
-HONEST = 900
+ROOM = 2_000  # rows of a memory
+SMALL = (f"memory.rows={ROOM}",)
+HONEST = 1_500
 
 
 def folded(*assignments: str) -> Pipeline:
@@ -33,10 +34,9 @@ def arms() -> dict[str, Pipeline]:
 def test_one_id_with_half_the_traffic_holds_a_hundredth_of_every_memory(
     arms: dict[str, Pipeline],
 ) -> None:
-    """Of the click memory, which is full. Without the defences the id holds a good part of it."""
-    one, all_ = shares(arms["on"])["click"]
-    assert arms["on"].parts.learner.memory_rows()["click"] == 600
-    assert all_ <= one <= 0.01
+    """Of the click memory's room; it holds whole lists. Without the defences the id holds a good part of it."""
+    rows = arms["on"].parts.learner.memory_rows()["click"]
+    assert shares(arms["on"])["click"][1] * rows <= 0.01 * ROOM
     assert shares(arms["off"])["click"][1] > 0.2
 
 
@@ -56,7 +56,7 @@ def test_its_items_gain_little_in_the_counts(arms: dict[str, Pipeline]) -> None:
         return float(acts[users.slots.index[USER]] / acts.sum())
 
     assert counted(arms["off"]) > 0.4
-    assert counted(arms["on"]) < 0.15
+    assert counted(arms["on"]) < 0.2
 
 
 def test_an_erased_attacker_leaves_no_trace_in_the_defences(arms: dict[str, Pipeline]) -> None:
