@@ -46,6 +46,7 @@ def rights(config: Config) -> tuple[Right, ...]:
         Right("topic", names.control, "Read", "to read commands"),
         Right("topic", names.scores, "Write", "to publish lists"),
         Right("topic", names.dlq, "Write", "to put broken records aside"),
+        Right("topic", names.acks, "Write", "to answer commands"),
         Right("topic", names.ledger, "Read", "to find out at a start what was committed"),
         Right("topic", names.ledger, "Write", "to record each cut"),
         Right("group", group_id(config), "Read", "to commit offsets"),
