@@ -194,6 +194,7 @@ class CheckpointStore:
         except OSError as error:
             raise StorageError(f"cannot delete {info.path}: {error.strerror}") from error
         shutil.rmtree(trash, ignore_errors=True)
+        self._failpoint("checkpoint.deleted")
 
     def sweep(self) -> None:
         """Remove what a crash left half written or half deleted; only under the folder's lock."""
@@ -218,6 +219,7 @@ class CheckpointStore:
         self._fsync_folder(temporary)  # 5
         if target.exists():
             raise SaveFailed("rename", f"{target} exists; a checkpoint is never overwritten")
+        self._failpoint("checkpoint.renaming")
         try:
             temporary.rename(target)
         except OSError as error:
@@ -229,6 +231,7 @@ class CheckpointStore:
 
     def _write(self, path: Path, raw: bytes) -> FileEntry:
         """Write and fsync a new file; the hash is of the bytes in memory, not of what the disk returns."""
+        self._failpoint("checkpoint.writing")
         with path.open("xb") as file:
             file.write(raw)
             file.flush()

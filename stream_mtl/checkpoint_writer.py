@@ -72,6 +72,7 @@ class BackgroundWriter:
             self.skipped += 1
             return False
         began = time.perf_counter()
+        self._failpoint("checkpoint.cloning")
         copied = snapshot(state)
         self._failpoint("checkpoint.cloned")
         seconds = time.perf_counter() - began

@@ -10,22 +10,35 @@ from collections.abc import Callable
 
 Failpoint = Callable[[str], None]
 
+# In the order in which a run comes by: before and after each step that a crash may fall between.
 FAILPOINTS = (
+    "rollforward.first",
+    "rollforward.cut",
+    "cut.freezing",
     "cut.frozen",
+    "step.starting",
     "step.done",
+    "commit.beginning",
     "commit.begin",
+    "commit.producing",
     "commit.produced",
-    "commit.flushed",
+    "commit.sending_offsets",
     "commit.offsets",
+    "commit.flushing",
+    "commit.flushed",
+    "commit.sending",
     "commit.sent",
     "commit.acknowledged",
-    "rollforward.cut",
+    "checkpoint.cloning",
     "checkpoint.cloned",
+    "checkpoint.writing",
     "checkpoint.written",
     "checkpoint.fsynced",
+    "checkpoint.renaming",
     "checkpoint.renamed",
     "checkpoint.durable",
     "checkpoint.deleting",
+    "checkpoint.deleted",
 )
 
 

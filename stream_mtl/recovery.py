@@ -253,6 +253,8 @@ def roll_forward(
     not at all without `compare`. `code` is ours, for the message. Raises RollForwardMismatch with the number of the first cut that differs,
     CheckpointMissing when a cut's input has expired.
     """
+    if start.cuts:
+        failpoint("rollforward.first")
     for entry in start.cuts:
         cut = Cut(
             entry.cut, _read(read, entry, start), ranges_of(entry.record), entry.record.published_at

@@ -17,11 +17,12 @@ import torch
 from schemas.scores import ConnectHeader
 from stream_mtl.cut import Cut, CutResult, Output, Range, Record, Reject, records_digest
 from stream_mtl.errors import PositionLost
-from stream_mtl.failpoints import Failpoint, unarmed
+from stream_mtl.failpoints import FAILPOINTS, Failpoint, unarmed
 from stream_mtl.kafka.publication import Committed, Publication
 from stream_mtl.state import State, digest
 
 Place = tuple[str, int]
+_COMMITS = FAILPOINTS.index("commit.sent")  # up to here a transaction leaves nothing behind
 
 
 class Died(BaseException):
@@ -135,7 +136,7 @@ class MemoryTransactions:
         self._log.offsets.update(positions)
 
     def commit(self, publication: Publication) -> Committed:
-        for name in ("commit.begin", "commit.produced", "commit.offsets"):
+        for name in FAILPOINTS[FAILPOINTS.index("commit.beginning") : _COMMITS]:
             self._failpoint(name)
         self._log.ledger.append(publication.ledger)
         for row in _rows(publication):

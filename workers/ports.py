@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -16,6 +17,7 @@ from stream_mtl.failpoints import Failpoint
 from stream_mtl.kafka.publication import Committed, Publication
 from stream_mtl.ledger import Partition
 from stream_mtl.recovery import Fold
+from workers.failpoint import CALLS_VARIABLE, recorder
 
 Stopped = Callable[[], bool]
 
@@ -105,11 +107,15 @@ def kafka_ports(config: Config, incarnation: str, stop: Stopped, failpoint: Fail
         found = ledger_log.committed_offsets(config)
         return {place: offset for place, (offset, _) in found.items()}
 
-    exactly = config.kafka.delivery == "exactly_once"
-    sink = TransactionalSink if exactly else AtLeastOnceSink
+    sink: Sink
+    if config.kafka.delivery == "exactly_once":
+        diary = recorder(os.environ.get(CALLS_VARIABLE, ""), incarnation)
+        sink = TransactionalSink(config, incarnation, failpoint, stop, record=diary)
+    else:
+        sink = AtLeastOnceSink(config, incarnation, failpoint, stop)
     return Ports(
         source=Source(config, wall_ms),
-        sink=sink(config, incarnation, failpoint, stop),
+        sink=sink,
         prepare=prepare,
         cluster=lambda: topics.cluster_id(config),
         last_record=lambda: ledger_log.last_record(config),

@@ -148,6 +148,7 @@ class Trainer:
                 self._hold()
                 continue
             number = 0 if self._last is None else self._last.cut + 1
+            self._ports.failpoint("cut.freezing")
             cut = self._ports.source.next_cut(number, self._stop.is_set)
             if cut is None:
                 self._refresh()
@@ -160,6 +161,7 @@ class Trainer:
         """The one order that is right: fold, commit, and only then anything that relies on it."""
         began = self._ports.elapsed()
         with self._ports.source.heartbeat():
+            self._ports.failpoint("step.starting")
             result = self._fold.step(cut)
             self._ports.failpoint("step.done")
             seconds = self._ports.elapsed() - began

@@ -35,6 +35,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from stream_mtl.config import Config
 from stream_mtl.errors import BrokerUnavailable, CommitIndefinite, ConfigError, Fenced
 from stream_mtl.failpoints import Failpoint, unarmed
+from stream_mtl.kafka.calls import Outcome, Recorder, unrecorded
 from stream_mtl.kafka.faults import CALL_S, error_of, explain, is_denied
 from stream_mtl.kafka.ledger_log import last_record
 from stream_mtl.kafka.ownership import Place
@@ -50,6 +51,7 @@ from stream_mtl.kafka.tripwire import Tripwire
 
 PATIENCE_S = 600.0  # how long an open outcome waits for the broker to come back
 _ATTEMPTS = 8  # of one cut, before we give up: the fault is then not a passing one
+_NO_CUT = -1  # in the diary: a call that is of no cut
 _FENCED = {
     KafkaError._FENCED,
     KafkaError.PRODUCER_FENCED,
@@ -77,12 +79,14 @@ class TransactionalSink:
         failpoint: Failpoint = unarmed,
         stop: Callable[[], bool] = lambda: False,
         patience_s: float = PATIENCE_S,
+        record: Recorder = unrecorded,
     ) -> None:
         self._config = config
         self._incarnation = incarnation
         self._failpoint = failpoint
         self._stop = stop
         self._patience_s = patience_s
+        self._record = record
         self._timeout_s = config.kafka.transaction_timeout_ms / 1_000
         self._producer: Producer | None = None
         self._tripwire = Tripwire()
@@ -139,7 +143,9 @@ class TransactionalSink:
         self._ready(cut_number)
         try:
             self._one(
-                lambda producer: self._send_offsets(producer, cut_number, positions), cut_number
+                lambda producer: self._send_offsets(producer, cut_number, positions, _NO_CUT),
+                cut_number,
+                _NO_CUT,
             )
         except _Aborted:
             pass  # the next one is an hour away at most, and they expire after days
@@ -157,35 +163,47 @@ class TransactionalSink:
         receipts: list[tuple[Any, Any]] = []
 
         def fill(producer: Producer) -> None:
+            number = publication.cut.number
+            self._failpoint("commit.producing")
+            self._record("produce", Outcome.INVOKED, number)
             self._produce(producer, publication, receipts)  # 4
             self._failpoint("commit.produced")
-            self._send_offsets(producer, publication.cut.number, publication.positions)  # 5
+            self._failpoint("commit.sending_offsets")
+            self._send_offsets(producer, number, publication.positions, number)  # 5
             self._failpoint("commit.offsets")
 
-        self._one(fill, publication.cut.number)
+        self._one(fill, publication.cut.number, publication.cut.number)
         _, message = receipts[0]
         return int(message.offset())
 
-    def _one(self, fill: Callable[[Producer], None], number: int) -> None:
-        """A transaction around `fill`, with the table of failures."""
+    def _one(self, fill: Callable[[Producer], None], number: int, noted: int) -> None:
+        """A transaction around `fill`, with the table of failures; `noted` is the cut in the diary."""
         producer = self._producer
         assert producer is not None, "open() comes first"
         deadline = time.monotonic() + self._timeout_s
         try:
-            self._call(producer.begin_transaction, deadline)  # 3
+            self._failpoint("commit.beginning")
+            self._call("begin", noted, producer.begin_transaction, deadline)  # 3
             self._failpoint("commit.begin")
             fill(producer)
+            # The commit would flush too; here it stands in the diary. What is left over, the commit reports.
+            self._failpoint("commit.flushing")
+            self._call("flush", noted, lambda: producer.flush(_left_s(deadline)), deadline)
+            self._failpoint("commit.flushed")
             sent = time.monotonic()
+            self._failpoint("commit.sending")
             # A finite time: with -1 the client waits for an absent broker without end. Its warning that a
             # time-out leaves the producer in an unclear state does not matter: we drop it then.
-            self._call(lambda: producer.commit_transaction(_left_s(deadline)), deadline)  # 6
+            self._call(
+                "commit", noted, lambda: producer.commit_transaction(_left_s(deadline)), deadline
+            )  # 6
             self._failpoint("commit.sent")
             if time.monotonic() - sent > self._timeout_s / 2:
                 self._tripwire.slow()
             producer.poll(0)
             self._failpoint("commit.acknowledged")
         except KafkaException as error:
-            self._settle(producer, error_of(error), number)
+            self._settle(producer, error_of(error), number, noted)
 
     def _produce(
         self, producer: Producer, publication: Publication, receipts: list[tuple[Any, Any]]
@@ -204,20 +222,22 @@ class TransactionalSink:
         )
 
     def _send_offsets(
-        self, producer: Producer, number: int, positions: Mapping[Place, int]
+        self, producer: Producer, number: int, positions: Mapping[Place, int], noted: int
     ) -> None:
         notes = offsets(positions, number, self._incarnation)
         deadline = time.monotonic() + self._timeout_s
         self._call(
+            "offsets",
+            noted,
             lambda: producer.send_offsets_to_transaction(notes, self._group, self._timeout_s),
             deadline,
         )
 
-    def _settle(self, producer: Producer, error: KafkaError, number: int) -> None:
+    def _settle(self, producer: Producer, error: KafkaError, number: int, noted: int) -> None:
         """What a failed call leads to; always raises."""
         self._raise_if_fenced(error, number)
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-            self._abort(producer, number)
+            self._abort(producer, number, noted)
             raise ConfigError(
                 f"cut {number}: a record is larger than its topic or message.max.bytes allows; raise"
                 " max.message.bytes of the score and dead-letter topics, or publish fewer items"
@@ -225,27 +245,36 @@ class TransactionalSink:
         if is_denied(error):
             raise explain(error, f"committing cut {number}", self._config.kafka.bootstrap)
         if error.txn_requires_abort():
-            self._abort(producer, number)
+            self._abort(producer, number, noted)
             raise _Aborted
         raise _Unknown
 
-    def _abort(self, producer: Producer, number: int) -> None:
+    def _abort(self, producer: Producer, number: int, noted: int) -> None:
         try:
             deadline = time.monotonic() + self._timeout_s
-            self._call(lambda: producer.abort_transaction(_left_s(deadline)), deadline)
+            self._call(
+                "abort", noted, lambda: producer.abort_transaction(_left_s(deadline)), deadline
+            )
         except KafkaException as error:
             self._raise_if_fenced(error_of(error), number)
             raise _Unknown from None
 
-    def _call(self, action: Callable[[], object], deadline: float) -> None:
-        """Retriable errors: the same call again, until the deadline."""
+    def _call(self, name: str, noted: int, action: Callable[[], object], deadline: float) -> None:
+        """Retriable errors: the same call again, until the deadline. How it ended goes into the diary."""
+        self._record(name, Outcome.INVOKED, noted)
         while True:
             try:
                 action()
-                return
             except KafkaException as error:
-                if not error_of(error).retriable() or time.monotonic() > deadline or self._stop():
+                fault = error_of(error)
+                if not fault.retriable() or time.monotonic() > deadline or self._stop():
+                    # Fenced is not `failed`: the commit may have landed before the other one came.
+                    ended = Outcome.FAILED if fault.txn_requires_abort() else Outcome.INDETERMINATE
+                    self._record(name, ended, noted)
                     raise
+            else:
+                self._record(name, Outcome.OK, noted)
+                return
             time.sleep(0.02)
 
     def _raise_if_fenced(self, error: KafkaError, number: int | None) -> None:
@@ -304,7 +333,7 @@ class TransactionalSink:
     def _initialise(self, producer: Producer) -> None:
         """In short calls, which the client resumes, so that `stop` is heard."""
         deadline = time.monotonic() + CALL_S
-        self._call(lambda: producer.init_transactions(1.0), deadline)
+        self._call("init", _NO_CUT, lambda: producer.init_transactions(1.0), deadline)
 
     def _drop(self) -> None:
         """Purge, close and forget: `close` alone would wait without limit for what is in flight."""
