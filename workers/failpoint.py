@@ -18,15 +18,22 @@ CALLS_VARIABLE = "STREAM_MTL_CALLS"
 
 
 def armed(setting: str) -> Failpoint:
-    """`name` or `name:count`, the count-th hit of the process; an empty setting arms nothing."""
+    """`NAME[:COUNT][:stop]`: the COUNT-th hit kills the process, or with `stop` freezes it as SIGSTOP does, until
+    somebody wakes it. An empty setting arms nothing.
+    """
     if not setting:
         return unarmed
-    target, _, count = setting.partition(":")
-    if target not in FAILPOINTS or not (count or "1").isdecimal():
+    target, *given = setting.split(":")
+    how = signal.SIGKILL
+    if given and given[-1] == "stop":
+        how = signal.SIGSTOP
+        given.pop()
+    count = given[0] if given else "1"
+    if target not in FAILPOINTS or len(given) > 1 or not count.isdecimal():
         raise ConfigError(
-            f"{VARIABLE}={setting!r}: expected NAME or NAME:COUNT, with NAME one of {', '.join(FAILPOINTS)}"
+            f"{VARIABLE}={setting!r}: expected NAME[:COUNT][:stop], with NAME one of {', '.join(FAILPOINTS)}"
         )
-    left = int(count or "1")
+    left = int(count)
 
     def hit(name: str) -> None:
         nonlocal left
@@ -34,7 +41,7 @@ def armed(setting: str) -> Failpoint:
             return
         left -= 1
         if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), how)
 
     return hit
 

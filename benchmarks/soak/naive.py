@@ -1,0 +1,157 @@
+"""What many workers do instead, one function a fault: each must fail where ours holds.
+
+A worker of the soak becomes naive by the variable SOAK_NAIVE; nothing outside this folder knows of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from confluent_kafka import KafkaException, Producer
+
+from stream_mtl.kafka.faults import error_of
+from stream_mtl.kafka.publication import Committed, Publication
+from stream_mtl.kafka.sink import TransactionalSink
+
+
+def apply(name: str) -> None:
+    """Turn this process into the naive variant of that name; "" leaves it as it is."""
+    if name:
+        NAIVE[name]()
+
+
+def scores_apart() -> None:
+    """Offsets and ledger record in one transaction, the scores in the next: a crash in between loses them."""
+    whole = TransactionalSink.commit
+
+    def commit(self: TransactionalSink, publication: Publication) -> Committed:
+        progress = replace(publication, outputs=(), dead_letters=())
+        committed = whole(self, progress)
+        producer = self._producer
+        assert producer is not None
+        producer.begin_transaction()
+        self._produce(producer, replace(publication, dead_letters=(), ledger=b""), [])
+        producer.commit_transaction(10.0)
+        return committed
+
+    # The ledger record must not be there twice: the second transaction carries scores alone.
+    import stream_mtl.kafka.sink as sink
+
+    send = sink._send
+
+    def send_unless_empty(
+        producer: Producer, topic: str, value: Any, *rest: Any, **more: Any
+    ) -> None:
+        if value != b"" or "on_delivery" not in more:
+            send(producer, topic, value, *rest, **more)
+
+    sink._send = send_unless_empty
+    TransactionalSink.commit = commit  # type: ignore[method-assign]
+
+
+def letters_apart() -> None:
+    """Dead letters go out as they come, before the cut's transaction: a crash in between doubles them."""
+    whole = TransactionalSink.commit
+
+    def commit(self: TransactionalSink, publication: Publication) -> Committed:
+        import stream_mtl.kafka.sink as sink
+        from stream_mtl.kafka.publication import published
+        from stream_mtl.kafka.settings import open_producer, producer_settings
+
+        apart = open_producer(producer_settings(self._config))
+        letters = replace(publication, outputs=())
+        for wire in published(letters, self._config):
+            sink._send(apart, wire.topic, wire.value, wire.key, wire.headers, wire.timestamp_ms)
+        apart.flush(10.0)
+        apart.close()
+        return whole(self, replace(publication, dead_letters=()))
+
+    TransactionalSink.commit = commit  # type: ignore[method-assign]
+
+
+def no_two_instances() -> None:
+    """Whoever starts, fences: two supervised copies end each other for ever."""
+    import workers.startup
+
+    workers.startup.refuse_second = lambda *arguments: None
+
+
+def prune_first() -> None:
+    """Deletes old checkpoints when a new one is durable, without an own later commit: so does a zombie."""
+    from workers.trainer import Trainer
+
+    fold_and_commit = Trainer._fold_and_commit
+
+    def pruned(self: Trainer, cut: Any) -> None:
+        commit = self._ports.sink.commit
+
+        def after_pruning(publication: Publication) -> Committed:
+            # woken in here: the commit has not been tried yet
+            self._ports.failpoint("commit.beginning")
+            self._note_written()
+            self._prune()
+            return commit(publication)
+
+        object.__setattr__(self._ports.sink, "commit", after_pruning)
+        try:
+            fold_and_commit(self, cut)
+        finally:
+            object.__setattr__(self._ports.sink, "commit", commit)
+
+    Trainer._fold_and_commit = pruned  # type: ignore[method-assign]
+
+
+class StubbornSink(TransactionalSink):
+    """Keeps its producer whatever happens, and sends again what got no answer, without asking the ledger."""
+
+    def commit(self, publication: Publication) -> Committed:
+        number = publication.cut.number
+        while True:
+            producer, receipts = self._producer, []
+            assert producer is not None
+            try:
+                producer.begin_transaction()
+                self._produce(producer, publication, receipts)
+                self._failpoint("commit.produced")
+                self._send_offsets(producer, number, publication.positions, number)
+                producer.commit_transaction(self._timeout_s)
+                return Committed(number, int(receipts[0][1].offset()), 0.0, 0.0)
+            except KafkaException as error:
+                self._begin_again(producer, error)
+
+    def _begin_again(self, producer: Producer, error: KafkaException) -> None:
+        """Whatever it takes to be allowed to begin: finish the commit, abort, at last another producer."""
+        fault = error_of(error)
+        for attempt in (producer.commit_transaction, producer.abort_transaction):
+            try:
+                if not fault.fatal():
+                    attempt(5.0)
+                    return
+            except KafkaException as again:
+                fault = error_of(again)
+        self._renew()
+
+
+class ForgetfulSink(TransactionalSink):
+    """Settles an open outcome with a new producer, as it should, but sends again without reading the ledger."""
+
+    def _landed(self, publication: Publication) -> int | None:
+        return None
+
+
+class TrustingSink(TransactionalSink):
+    """Reads the ledger when an outcome is open, but keeps a producer that looks well: no tripwire."""
+
+    def _ready(self, number: int) -> None:
+        if self._producer is None:
+            super()._ready(number)
+
+
+NAIVE: Mapping[str, Callable[[], None]] = {
+    "letters_apart": letters_apart,
+    "no_two_instances": no_two_instances,
+    "prune_first": prune_first,
+    "scores_apart": scores_apart,
+}
