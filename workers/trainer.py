@@ -132,7 +132,7 @@ class Trainer:
         self._last, self._durable = ready.last, ready.durable
         self._saved_hash = ready.saved_hash  # of the record whose state the writer was given last
         remember(Path(self._config.state), self._config)
-        self._saved_at = self._committed_at = self._ports.elapsed()
+        self._saved_at = self._committed_at = self._looked_at = self._ports.elapsed()
         if ready.checkpoint_due:
             self._last_checkpoint()
 
@@ -141,6 +141,7 @@ class Trainer:
     def _loop(self) -> None:
         while not self._stop.is_set():
             self._observer.tick()
+            self._prove_after_standstill()
             self._note_written()
             if self._options.until_idle and self._ports.source.at_end:
                 return
@@ -169,9 +170,20 @@ class Trainer:
             raw = encode_cut(self._context, previous, cut, result, self._durable)
             committed = self._ports.sink.commit(publication_of(self._config, cut, result, raw))
         self._last = decode(raw, committed.ledger_offset)
-        self._committed_at = self._ports.elapsed()
+        self._committed_at = self._looked_at = self._ports.elapsed()
         self._tell(cut, result, seconds, committed)
         self._prune()
+
+    def _prove_after_standstill(self) -> None:
+        """A process that was frozen may have lost its job without knowing it, and an idle one would never learn:
+        the broker is asked at once. Raises Fenced.
+        """
+        now = self._ports.elapsed()
+        stood_still_s, self._looked_at = now - self._looked_at, now
+        if self._last is None or self._ports.sink.delivery != "exactly_once":
+            return
+        if stood_still_s > self._config.kafka.transaction_timeout_ms / 1_000:
+            self._ports.sink.refresh(self._last.cut, self._ports.source.positions)
 
     def _refresh(self) -> None:
         """Committed offsets expire, so an idle job commits them again now and then."""

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.report import machine, note, parser
-from benchmarks.soak import endtxn, kills
+from benchmarks.soak import endtxn, kills, network, zombies
 from benchmarks.soak.nursery import Nursery
 from benchmarks.soak.row import Ground, Program, Row
 from stream_mtl.kafka.server import fetch_jars, require_java
@@ -22,7 +22,9 @@ from workers.broker import jars_folder
 
 PROGRAMS: dict[str, Program] = {
     "r1": kills.run,
+    "r2": zombies.run,
     "r3": endtxn.run,
+    "r4": network.run,
 }
 
 

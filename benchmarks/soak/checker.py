@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from benchmarks.soak.history import Call, History, LedgerCut, Place, Span
 
@@ -139,7 +140,7 @@ def _ranges(history: History) -> Found:
 
 def _seams(where: str, spans: list[tuple[int, Span]]) -> Found:
     """Ranges meet even where no record lies between them: else a later record could fall through."""
-    for (_, before), (number, span) in zip(spans, spans[1:], strict=False):
+    for (_, before), (number, span) in pairwise(spans):
         if span.start > before.stop:
             yield "gap", f"{where}: cut {number} starts at {span.start}, {before.stop} was due"
         if span.stop < span.start:

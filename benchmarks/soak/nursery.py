@@ -9,6 +9,7 @@ The nursery reads one JSON object a line (`arguments`, `environment`, `out`, `lo
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import select
@@ -21,6 +22,17 @@ from types import TracebackType
 from typing import Any
 
 _READY_S = 300.0  # imports on a busy machine
+_IMPORTS = (
+    "benchmarks.soak.naive",
+    "stream_mtl.composition",
+    "stream_mtl.kafka.source",
+    "stream_mtl.metrics",
+    "workers.http",
+    "workers.progress",
+    "workers.trainer",
+    "workers.verbs.run",
+    "workers.watch",
+)
 
 
 class Child:
@@ -116,19 +128,8 @@ class Nursery:
 
 def _serve() -> int:
     """The nursery's own process. No thread may run here: a fork would take half of it along."""
-    import benchmarks.soak.naive
-    import stream_mtl.composition
-    import stream_mtl.kafka.plain_sink
-    import stream_mtl.kafka.sink
-    import stream_mtl.kafka.source
-    import stream_mtl.metrics
-    import workers.cli
-    import workers.http
-    import workers.progress
-    import workers.trainer
-    import workers.verbs.run
-    import workers.watch  # noqa: F401
-
+    for module in _IMPORTS:
+        importlib.import_module(module)
     alive: set[int] = set()
     buffer = b""
     while True:
