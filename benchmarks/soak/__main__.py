@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.report import machine, note, parser
-from benchmarks.soak import endtxn, kills, network, zombies
+from benchmarks.soak import endtxn, kills, long, mixed, network, zombies
 from benchmarks.soak.nursery import Nursery
 from benchmarks.soak.row import Ground, Program, Row
 from stream_mtl.kafka.server import fetch_jars, require_java
@@ -25,6 +25,8 @@ PROGRAMS: dict[str, Program] = {
     "r2": zombies.run,
     "r3": endtxn.run,
     "r4": network.run,
+    "r7": long.run,
+    "mixed": mixed.run,
 }
 
 

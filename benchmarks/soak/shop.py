@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from types import TracebackType
 
 from stream_mtl import Config
+from stream_mtl.errors import BrokerUnavailable
+from stream_mtl.kafka.ledger_log import last_record
 from stream_mtl.kafka.produce import EventWriter
 from stream_mtl.kafka.topics import ensure_topics
+from stream_mtl.ledger import decode
 from stream_mtl.simulator import simulate
 from workers.simulate import to_topics
 
 _BEAT_S = 0.05
+_LOOK_S = 0.5
 
 
 def fill(config: Config, events: int, seed: int, scenario: str = "dirty") -> None:
@@ -24,9 +29,10 @@ def fill(config: Config, events: int, seed: int, scenario: str = "dirty") -> Non
 
 
 class Feeder:
-    """`with Feeder(config, rate=200): ...` writes a scenario's records, `rate` a second, until it is left.
+    """`with Feeder(config, rate=200): ...` writes a scenario's records, at most `rate` a second, until it is left.
 
-    A broker that is away is waited for: records queue in the client and none is given up.
+    A broker that is away is waited for: records queue in the client and none is given up. It writes no more than
+    `backlog` records beyond what the ledger has: a run that is judged is folded twice.
     """
 
     def __init__(
@@ -36,8 +42,9 @@ class Feeder:
         seed: int,
         scenario: str = "dirty",
         limit: int = 1_000_000,
+        backlog: int = 400,
     ) -> None:
-        self._config, self._rate = config, rate
+        self._config, self._rate, self._backlog = config, rate, backlog
         self._records = simulate(scenario, limit, seed)
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feeder", daemon=True)
@@ -66,12 +73,23 @@ class Feeder:
     def written(self) -> int:
         return self._writer.written
 
+    def _read(self) -> int:
+        """How many records the ledger has; those of us, since offsets of these topics have no holes."""
+        try:
+            last = last_record(self._config)
+        except BrokerUnavailable:
+            return 0
+        return 0 if last is None else sum(decode(last[1], last[0]).positions.values())
+
     def _run(self) -> None:
-        started = time.monotonic()
+        looked, read = 0.0, 0
         try:
             while not self._done.wait(_BEAT_S):
-                due = int(self._rate * (time.monotonic() - started)) - self._writer.written
-                batch = [record for _, record in zip(range(due), self._records, strict=False)]
+                if self._writer.written - read >= self._backlog:
+                    if time.monotonic() - looked > _LOOK_S:
+                        looked, read = time.monotonic(), self._read()
+                    continue
+                batch = itertools.islice(self._records, max(1, int(self._rate * _BEAT_S)))
                 to_topics(batch, self._config, self._writer)
         except BaseException as error:  # told when the feeder is left
             self.error = error

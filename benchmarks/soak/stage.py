@@ -27,6 +27,11 @@ SMALL: dict[str, Any] = {
     "metrics": {"address": "off"},
     "checkpoint": {"interval_s": 1, "keep": 2, "keep_hours": 0},
     "dlq": {"breaker_share": 0.9},
+    "scoring": {"candidates": 20, "published": 5, "quiet_users": 0},
+    "evaluation": {"probe_every": 100_000},
+    "drift": {"on": False},
+    "rehearsal": {"loss": "er", "ratio": 0.25},
+    "retrieval": {"learned": False},
 }
 T = TypeVar("T")
 _BOUND_S = 300.0  # of anything that a healthy worker does at once

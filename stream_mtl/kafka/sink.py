@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -316,7 +317,7 @@ class TransactionalSink:
             self._drop()
             self._tripwire = Tripwire()
             settings = {**transactional_settings(self._config), **self._tripwire.settings()}
-            self._producer = open_producer(settings)
+            self._producer = open_producer(settings, self._tripwire.hear)
             try:
                 self._initialise(self._producer)
                 self._tripwire.arm()
@@ -341,7 +342,9 @@ class TransactionalSink:
         if producer is not None:
             with contextlib.suppress(KafkaException, SystemError):
                 producer.purge(blocking=False)
-            with contextlib.suppress(KafkaException, SystemError):
+            # It tries to abort first, and warns where that makes no sense any more.
+            with contextlib.suppress(KafkaException, SystemError), warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
                 producer.close()
 
     def _landed(self, publication: Publication) -> int | None:
