@@ -19,7 +19,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 _READY_S = 300.0  # imports on a busy machine
 _IMPORTS = (
@@ -143,7 +143,7 @@ def _serve() -> int:
             line, _, buffer = buffer.partition(b"\n")
             pid = os.fork()
             if pid == 0:
-                return _be_a_worker(json.loads(line))
+                _be_a_worker(json.loads(line))
             alive.add(pid)
             _say({"pid": pid})
         _collect(alive)
@@ -153,9 +153,9 @@ def _serve() -> int:
     return 0
 
 
-def _be_a_worker(asked: Mapping[str, Any]) -> int:
+def _be_a_worker(asked: Mapping[str, Any]) -> NoReturn:
     from benchmarks.soak.naive import apply
-    from workers.cli import run
+    from workers.cli import leave, run
 
     os.setpgid(0, 0)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -165,7 +165,7 @@ def _be_a_worker(asked: Mapping[str, Any]) -> int:
         os.dup2(source, target)
     os.environ.update(asked["environment"])
     apply(os.environ.get("SOAK_NAIVE", ""))
-    return run(asked["arguments"])
+    leave(run(asked["arguments"]))
 
 
 def _collect(alive: set[int]) -> None:
