@@ -149,6 +149,14 @@ class TrustingSink(TransactionalSink):
             super()._ready(number)
 
 
+def turn_clock(ahead_ms: int) -> None:
+    """A wrong clock: wall time is that much ahead of the real one, for all that the worker asks it for."""
+    import workers.ports
+
+    real = workers.ports.wall_ms
+    workers.ports.wall_ms = lambda: real() + ahead_ms
+
+
 NAIVE: Mapping[str, Callable[[], None]] = {
     "letters_apart": letters_apart,
     "no_two_instances": no_two_instances,

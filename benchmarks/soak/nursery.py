@@ -154,7 +154,7 @@ def _serve() -> int:
 
 
 def _be_a_worker(asked: Mapping[str, Any]) -> NoReturn:
-    from benchmarks.soak.naive import apply
+    from benchmarks.soak.naive import apply, turn_clock
     from workers.cli import leave, run
 
     os.setpgid(0, 0)
@@ -165,6 +165,7 @@ def _be_a_worker(asked: Mapping[str, Any]) -> NoReturn:
         os.dup2(source, target)
     os.environ.update(asked["environment"])
     apply(os.environ.get("SOAK_NAIVE", ""))
+    turn_clock(int(os.environ.get("SOAK_CLOCK_MS", "0")))
     leave(run(asked["arguments"]))
 
 

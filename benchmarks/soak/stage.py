@@ -72,8 +72,9 @@ class Stage:
         failpoint: str = "",
         naive: str = "",
         settings: Sequence[str] = (),
+        clock_ms: int = 0,
     ) -> Child:
-        """A worker of this app in its own process; `state` names its folder."""
+        """A worker of this app in its own process; `state` names its folder, its clock is that much ahead."""
         place = self.folder / state
         if place not in self.folders:
             self.folders.append(place)
@@ -87,14 +88,15 @@ class Stage:
                 "STREAM_MTL_FAILPOINT": failpoint,
                 "STREAM_MTL_CALLS": str(self.diary),
                 "SOAK_NAIVE": naive,
+                "SOAK_CLOCK_MS": str(clock_ms),
             },
             out=self.folder / f"out-{self.restarts}.json",
             log=self.log,
         )
 
     def finish(self, state: str = "state", naive: str = "") -> None:
-        """A worker without a fault reads to the end of the input and leaves in order."""
-        worker = self.start("--until-idle", state=state, naive=naive)
+        """A worker without a fault reads to the end of the input and leaves in order, whoever worked before."""
+        worker = self.start("--until-idle", "--take-over", state=state, naive=naive)
         try:
             code = worker.wait(_BOUND_S)
         except subprocess.TimeoutExpired:
