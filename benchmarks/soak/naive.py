@@ -16,6 +16,11 @@ from stream_mtl.kafka.publication import Committed, Publication
 from stream_mtl.kafka.sink import TransactionalSink
 
 
+_PRUNE_CUTS = 15
+# The failpoint before such a deletion: it is passed twice a cut, here and in the sink.
+PRUNING = f"commit.beginning:{2 * _PRUNE_CUTS - 1}"
+
+
 def apply(name: str) -> None:
     """Turn this process into the naive variant of that name; "" leaves it as it is."""
     if name:
@@ -79,19 +84,23 @@ def no_two_instances() -> None:
 
 
 def prune_first() -> None:
-    """Deletes old checkpoints when a new one is durable, without an own later commit: so does a zombie."""
+    """Deletes old checkpoints now and then, whether or not an own later commit came: so does a zombie."""
     from workers.trainer import Trainer
 
     fold_and_commit = Trainer._fold_and_commit
+    cuts = 0
 
     def pruned(self: Trainer, cut: Any) -> None:
         commit = self._ports.sink.commit
 
         def after_pruning(publication: Publication) -> Committed:
-            # woken in here: the commit has not been tried yet
-            self._ports.failpoint("commit.beginning")
-            self._note_written()
-            self._prune()
+            nonlocal cuts
+            cuts += 1
+            self._ports.failpoint("commit.beginning")  # woken here it has not tried to commit yet
+            if cuts % _PRUNE_CUTS == 0:
+                self._note_written()
+                self._prune_due = True
+                self._prune()
             return commit(publication)
 
         object.__setattr__(self._ports.sink, "commit", after_pruning)
