@@ -18,7 +18,7 @@ from schemas.scores import ConnectHeader
 from stream_mtl.cut import Cut, CutResult, Output, Range, Record, Reject, records_digest
 from stream_mtl.errors import PositionLost
 from stream_mtl.failpoints import FAILPOINTS, Failpoint, unarmed
-from stream_mtl.kafka.publication import Committed, Publication
+from stream_mtl.kafka.publication import Claim, Committed, Publication
 from stream_mtl.state import State, digest
 
 Place = tuple[str, int]
@@ -132,7 +132,9 @@ class MemoryTransactions:
 
     def close(self) -> None: ...
 
-    def refresh(self, cut_number: int, positions: Mapping[Place, int]) -> None:
+    def refresh(
+        self, cut_number: int, positions: Mapping[Place, int], claim: Claim | None = None
+    ) -> None:
         self._log.offsets.update(positions)
 
     def commit(self, publication: Publication) -> Committed:

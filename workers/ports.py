@@ -14,7 +14,7 @@ from stream_mtl.checkpoint_writer import Joinable, thread
 from stream_mtl.config import Config
 from stream_mtl.cut import Cut, Range, Record
 from stream_mtl.failpoints import Failpoint
-from stream_mtl.kafka.publication import Committed, Publication
+from stream_mtl.kafka.publication import Claim, Committed, Publication, noted_claim
 from stream_mtl.ledger import Partition
 from stream_mtl.recovery import Fold
 from workers.failpoint import CALLS_VARIABLE, recorder
@@ -60,7 +60,9 @@ class Sink(Protocol):
 
     def open(self) -> None: ...
     def commit(self, publication: Publication) -> Committed: ...
-    def refresh(self, cut_number: int, positions: Mapping[Partition, int]) -> None: ...
+    def refresh(
+        self, cut_number: int, positions: Mapping[Partition, int], claim: Claim | None = None
+    ) -> None: ...
     def close(self) -> None: ...
 
 
@@ -77,6 +79,9 @@ class Ports:
     last_record: Callable[[], tuple[int, bytes] | None]
     read_ledger: Callable[[int | None], list[tuple[int, bytes]]]
     committed_offsets: Callable[[], Mapping[Partition, int]]
+    claims: Callable[
+        [], Sequence[Claim]
+    ]  # of whoever says in the offsets' notes that it holds the job
     build: Callable[[str], Model]  # by lineage
     environment: Mapping[str, str]
     failpoint: Failpoint
@@ -107,6 +112,10 @@ def kafka_ports(config: Config, incarnation: str, stop: Stopped, failpoint: Fail
         found = ledger_log.committed_offsets(config)
         return {place: offset for place, (offset, _) in found.items()}
 
+    def claims() -> Sequence[Claim]:
+        notes = ledger_log.committed_offsets(config).values()
+        return [claim for _, note in notes if (claim := noted_claim(note))]
+
     sink: Sink
     if config.kafka.delivery == "exactly_once":
         diary = recorder(os.environ.get(CALLS_VARIABLE, ""), incarnation)
@@ -121,6 +130,7 @@ def kafka_ports(config: Config, incarnation: str, stop: Stopped, failpoint: Fail
         last_record=lambda: ledger_log.last_record(config),
         read_ledger=lambda offset: ledger_log.read_ledger(config, offset),
         committed_offsets=committed,
+        claims=claims,
         build=lambda lineage: build(config, lineage),
         environment=environment(
             choose_device(config.device).type, config.threads, config.source.ranks

@@ -12,9 +12,8 @@ from typing import Any
 from confluent_kafka import KafkaException, Producer
 
 from stream_mtl.kafka.faults import error_of
-from stream_mtl.kafka.publication import Committed, Publication
+from stream_mtl.kafka.publication import Committed, Publication, offsets
 from stream_mtl.kafka.sink import TransactionalSink
-
 
 _PRUNE_CUTS = 15
 # The failpoint before such a deletion: it is passed twice a cut, here and in the sink.
@@ -124,7 +123,8 @@ class StubbornSink(TransactionalSink):
                 producer.begin_transaction()
                 self._produce(producer, publication, receipts)
                 self._failpoint("commit.produced")
-                self._send_offsets(producer, number, publication.positions, number)
+                notes = offsets(publication.positions, number, self._incarnation)
+                self._send_offsets(producer, notes, number)
                 producer.commit_transaction(self._timeout_s)
                 return Committed(number, int(receipts[0][1].offset()), 0.0, 0.0)
             except KafkaException as error:

@@ -25,6 +25,8 @@ _READY_S = 300.0  # imports on a busy machine
 _IMPORTS = (
     "benchmarks.soak.naive",
     "stream_mtl.composition",
+    "stream_mtl.kafka.plain_sink",
+    "stream_mtl.kafka.sink",
     "stream_mtl.kafka.source",
     "stream_mtl.metrics",
     "workers.http",

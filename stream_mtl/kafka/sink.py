@@ -28,7 +28,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -40,7 +40,14 @@ from stream_mtl.kafka.calls import Outcome, Recorder, unrecorded
 from stream_mtl.kafka.faults import CALL_S, error_of, explain, is_denied
 from stream_mtl.kafka.ledger_log import last_record
 from stream_mtl.kafka.ownership import Place
-from stream_mtl.kafka.publication import Committed, Publication, ledger_wire, offsets, published
+from stream_mtl.kafka.publication import (
+    Claim,
+    Committed,
+    Publication,
+    ledger_wire,
+    offsets,
+    published,
+)
 from stream_mtl.kafka.settings import (
     consumer_settings,
     open_consumer,
@@ -139,12 +146,19 @@ class TransactionalSink:
             f" outcome) at {self._config.kafka.bootstrap}; the next start reads the ledger and goes on"
         )
 
-    def refresh(self, cut_number: int, positions: Mapping[Place, int]) -> None:
-        """Commit offsets alone, for an idle job: at least hourly, or they and the transactional id expire."""
+    def refresh(
+        self, cut_number: int, positions: Mapping[Place, int], claim: Claim | None = None
+    ) -> None:
+        """Commit offsets alone, for an idle job: at least hourly, or they and the transactional id expire.
+
+        With `claim` it also tells other instances that the job is held. Raises Fenced where it is no longer ours.
+        """
         self._ready(cut_number)
         try:
             self._one(
-                lambda producer: self._send_offsets(producer, cut_number, positions, _NO_CUT),
+                lambda producer: self._send_offsets(
+                    producer, offsets(positions, cut_number, self._incarnation, claim), _NO_CUT
+                ),
                 cut_number,
                 _NO_CUT,
             )
@@ -170,7 +184,8 @@ class TransactionalSink:
             self._produce(producer, publication, receipts)  # 4
             self._failpoint("commit.produced")
             self._failpoint("commit.sending_offsets")
-            self._send_offsets(producer, number, publication.positions, number)  # 5
+            notes = offsets(publication.positions, number, self._incarnation)
+            self._send_offsets(producer, notes, number)  # 5
             self._failpoint("commit.offsets")
 
         self._one(fill, publication.cut.number, publication.cut.number)
@@ -222,10 +237,7 @@ class TransactionalSink:
             on_delivery=lambda error, message: receipts.append((error, message)),
         )
 
-    def _send_offsets(
-        self, producer: Producer, number: int, positions: Mapping[Place, int], noted: int
-    ) -> None:
-        notes = offsets(positions, number, self._incarnation)
+    def _send_offsets(self, producer: Producer, notes: Sequence[Any], noted: int) -> None:
         deadline = time.monotonic() + self._timeout_s
         self._call(
             "offsets",
