@@ -131,7 +131,7 @@ def _naive(stage: Stage, ground: Ground) -> Row:
     """Killed between its two transactions, the naive worker has lost the scores of a cut."""
     fill(stage.config(), 600, ground.seed)
     for _ in range(2):
-        worker = stage.start(naive="scores_apart", failpoint="commit.acknowledged:2")
+        worker = stage.start(naive="scores_apart", failpoint="commit.acknowledged:6")
         worker.wait(_WAIT_S)
     stage.finish(naive="scores_apart")
     violations = stage.look()

@@ -36,7 +36,7 @@ def scores_apart() -> None:
         producer = self._producer
         assert producer is not None
         producer.begin_transaction()
-        self._produce(producer, replace(publication, dead_letters=(), ledger=b""), [])
+        self._produce(producer, replace(publication, ledger=b""), [])
         producer.commit_transaction(10.0)
         return committed
 
