@@ -6,6 +6,7 @@ python -m benchmarks.soak [--only r1,r3] [--dose small|full] [--seed S] [--json]
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -38,6 +39,7 @@ def main() -> int:
     arguments.add_argument("--keep", type=Path, help="leave topics, folders and logs here")
     given = arguments.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    logging.getLogger("stream_mtl.kafka").setLevel(logging.CRITICAL)  # brokers are away on purpose
     require_java()
     jars = fetch_jars(jars_folder())
     rows: list[Row] = []

@@ -73,7 +73,7 @@ class Feeder:
     def written(self) -> int:
         return self._writer.written
 
-    def _read(self) -> int:
+    def read(self) -> int:
         """How many records the ledger has; those of us, since offsets of these topics have no holes."""
         try:
             last = last_record(self._config)
@@ -87,7 +87,7 @@ class Feeder:
             while not self._done.wait(_BEAT_S):
                 if self._writer.written - read >= self._backlog:
                     if time.monotonic() - looked > _LOOK_S:
-                        looked, read = time.monotonic(), self._read()
+                        looked, read = time.monotonic(), self.read()
                     continue
                 batch = itertools.islice(self._records, max(1, int(self._rate * _BEAT_S)))
                 to_topics(batch, self._config, self._writer)

@@ -60,6 +60,8 @@ def consumer_settings(config: Config) -> Settings:
     """Of every consumer: explicit positions, committed records only, checked, ends announced."""
     return {
         "fetch.wait.max.ms": 100,
+        # A connection that a router forgot looks open: a minute, the client's default, would be a minute's lag.
+        "socket.timeout.ms": 15_000,
         **client_settings(config),
         **_passed("kafka.consumer", config.kafka.consumer),
         "group.id": group_id(config),
