@@ -28,7 +28,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -237,7 +237,7 @@ class TransactionalSink:
             on_delivery=lambda error, message: receipts.append((error, message)),
         )
 
-    def _send_offsets(self, producer: Producer, notes: Sequence[Any], noted: int) -> None:
+    def _send_offsets(self, producer: Producer, notes: list[Any], noted: int) -> None:
         deadline = time.monotonic() + self._timeout_s
         self._call(
             "offsets",
