@@ -5,6 +5,7 @@ A worker of the soak becomes naive by the variable SOAK_NAIVE; nothing outside t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -21,9 +22,9 @@ PRUNING = f"commit.beginning:{2 * _PRUNE_CUTS - 1}"
 
 
 def apply(name: str) -> None:
-    """Turn this process into the naive variant of that name; "" leaves it as it is."""
-    if name:
-        NAIVE[name]()
+    """Turn this process into the naive variant of that name, or of several (`a+b`); "" leaves it as it is."""
+    for one in filter(None, name.split("+")):
+        NAIVE[one]()
 
 
 def scores_apart() -> None:
@@ -80,6 +81,27 @@ def no_two_instances() -> None:
     import workers.startup
 
     workers.startup.refuse_second = lambda *arguments: None
+
+
+def no_claims() -> None:
+    """The two-instances rule looks at commits alone: who restores for long has none to show."""
+    from workers.startup import _Recovery
+
+    _Recovery._claim = lambda self, recreated: None  # type: ignore[method-assign]
+
+
+def slow_fold() -> None:
+    """Not naive, but slow: folding a cut again takes half a second, as with a large model."""
+    import workers.startup
+
+    roll_forward = workers.startup.roll_forward
+
+    def slowly(*arguments: Any, **named: Any) -> Any:
+        for replayed in roll_forward(*arguments, **named):
+            time.sleep(0.5)
+            yield replayed
+
+    workers.startup.roll_forward = slowly
 
 
 def prune_first() -> None:
@@ -168,7 +190,9 @@ def turn_clock(ahead_ms: int) -> None:
 
 NAIVE: Mapping[str, Callable[[], None]] = {
     "letters_apart": letters_apart,
+    "no_claims": no_claims,
     "no_two_instances": no_two_instances,
     "prune_first": prune_first,
     "scores_apart": scores_apart,
+    "slow_fold": slow_fold,
 }

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.report import note
+from benchmarks.soak.kills import RARELY
 from benchmarks.soak.naive import PRUNING
 from benchmarks.soak.nursery import Child
 from benchmarks.soak.row import Ground, Row, Times, holds_p
@@ -31,6 +32,7 @@ FENCED = 76
 PROMPT_S = 5.0  # from waking to the end
 _TIMEOUT_MS = 2_000  # of a transaction: a short one, so that standing still beyond it is cheap
 _RATE = 120.0
+_HOUR_MS = 3_600_000  # a clock ahead makes the last commit an old one
 _PING_PONG = 5  # times the job was taken: two at the start, then each takes it back
 
 # Where a zombie is frozen; "" is a random moment.
@@ -84,6 +86,7 @@ def run(ground: Ground) -> Iterator[Row]:
         yield holds_p("R2", "zombies and double starts", stage.look())
         yield idle(_stage(ground, server.bootstrap, "r2-idle"), ground)
         yield from supervised(ground, server.bootstrap)
+        yield from restoring(ground, server.bootstrap)
         yield _naive_deletion(_stage(ground, server.bootstrap, "r2-naive"), ground)
 
 
@@ -257,15 +260,53 @@ def supervised(ground: Ground, bootstrap: str) -> Iterator[Row]:
             yield Row("R2", "two supervised copies: one makes progress", measured, settled)
 
 
-def copies(stage: Stage, ground: Ground, naive: str, seconds: int) -> tuple[int, int, int]:
+def restoring(ground: Ground, bootstrap: str) -> Iterator[Row]:
+    """Two copies start at once after a silence and have much to fold again: neither has a commit to show."""
+    for naive in ("slow_fold", "slow_fold+no_claims"):
+        stage = _stage(ground, bootstrap, f"r2-{naive.replace('+', '-')}")
+        fill(stage.config(), 900, ground.seed)
+        worker = stage.start(state="a", failpoint="commit.acknowledged:16", settings=[RARELY])
+        worker.wait(240.0)
+        before = _taken(stage)
+        later = "no_claims" in naive
+        taken, changes, _ = copies(
+            stage, ground, naive, ground.dose(15, 60), ahead_ms=_HOUR_MS, naive_loops=later
+        )
+        measured = f"{taken - before} times the job was taken, {changes} changes of owner"
+        if later:
+            yield Row(
+                "R2",
+                "naive (claims nothing while it restores) fails",
+                measured,
+                taken - before >= _PING_PONG,
+            )
+        else:
+            yield Row(
+                "R2",
+                "two copies with a long roll-forward: one gets there",
+                measured,
+                taken - before <= 2,
+            )
+
+
+def copies(
+    stage: Stage,
+    ground: Ground,
+    naive: str,
+    seconds: int,
+    ahead_ms: int = 0,
+    naive_loops: bool | None = None,
+) -> tuple[int, int, int]:
     """How often a worker took the job, changes of owner in the ledger, and cuts, in that time from the first
     commit on; the naive ones are watched until they have fenced each other often enough, at most 3 minutes.
     """
     over = threading.Event()
+    before, begun = _taken(stage), stage.cut()
+    loops = bool(naive) if naive_loops is None else naive_loops
 
     def supervise(state: str) -> None:
         while not over.is_set():
-            worker = stage.start(state=state, naive=naive)
+            worker = stage.start(state=state, naive=naive, clock_ms=ahead_ms)
             while worker.poll() is None and not over.wait(0.05):
                 pass
             if worker.poll() is None:
@@ -278,10 +319,10 @@ def copies(stage: Stage, ground: Ground, naive: str, seconds: int) -> tuple[int,
         for thread in threads:
             thread.start()
         try:
-            await_it(lambda: True if stage.cut() >= 0 else None, 120.0)
-            if naive:
-                await_it(lambda: True if _taken(stage) >= _PING_PONG else None, 180.0)
+            if loops:
+                await_it(lambda: True if _taken(stage) - before >= _PING_PONG else None, 180.0)
             else:
+                await_it(lambda: True if stage.cut() > begun else None, 180.0)
                 time.sleep(seconds)
         except TimeoutError:
             note("  R2: the supervised copies came to nothing in time")
