@@ -133,6 +133,11 @@ def prune_first() -> None:
     Trainer._fold_and_commit = pruned  # type: ignore[method-assign]
 
 
+def forgetful() -> None:
+    """An open outcome is not looked up in the ledger: the cut is sent again."""
+    TransactionalSink._landed = ForgetfulSink._landed  # type: ignore[method-assign]
+
+
 class StubbornSink(TransactionalSink):
     """Keeps its producer whatever happens, and sends again what got no answer, without asking the ledger."""
 
@@ -189,6 +194,7 @@ def turn_clock(ahead_ms: int) -> None:
 
 
 NAIVE: Mapping[str, Callable[[], None]] = {
+    "forgetful": forgetful,
     "letters_apart": letters_apart,
     "no_claims": no_claims,
     "no_two_instances": no_two_instances,

@@ -13,14 +13,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from benchmarks.report import note
 from benchmarks.soak.nursery import Child
-from benchmarks.soak.proxy import COORDINATOR, END_TXN, Proxy
-from benchmarks.soak.row import Ground, Row, Times, holds_p
-from benchmarks.soak.shop import Feeder
+from benchmarks.soak.proxy import COORDINATOR, END_TXN, Proxy, until
+from benchmarks.soak.row import Ground, Row, Times, fails_p, holds_p
+from benchmarks.soak.shop import Feeder, fill
 from benchmarks.soak.stage import Stage, await_it
 from benchmarks.soak.zombies import leave
 from stream_mtl.kafka.server import KafkaServer
@@ -42,6 +43,8 @@ def run(ground: Ground) -> Iterator[Row]:
             transaction_timeout_ms=_TIMEOUT_MS,
         )
         yield from _ours(stage, server, proxy, ground)
+        naive = replace(stage, folder=ground.folder / "r4-naive")
+        yield _naive(naive, proxy, ground)
     yield from _loss(ground)
 
 
@@ -137,6 +140,20 @@ def _lost_answers(proxy: Proxy) -> float:
 def _cut(proxy: Proxy) -> float:
     proxy.cut()
     return time.time()
+
+
+def _naive(stage: Stage, proxy: Proxy, ground: Ground) -> Row:
+    """The commit lands, its answer and those to the client's retries are lost until the application gives up."""
+    fill(stage.config(), 600, ground.seed)
+    worker = stage.start("--until-idle", naive="forgetful")
+    stage.await_commit(0.0, worker)
+    proxy.drop_answers(END_TXN, 1_000)
+    until(lambda: any(c.outcome == "indeterminate" for c in stage.calls()), 60.0)
+    proxy.drop_answers(END_TXN, 0)
+    worker.wait(200.0)
+    violations = stage.look(complete=False)
+    kinds = {"cut twice", "score doubled"}
+    return fails_p("R4", "an open outcome is not looked up in the ledger", violations, kinds)
 
 
 # ---- packet loss

@@ -67,6 +67,7 @@ class Proxy:
         self._lines: set[_Line] = set()
         self._holding: list[_Holding] = []
         self._held: list[_Held] = []
+        self._orphans: list[asyncio.StreamWriter] = []  # whose client is gone, and whose request is not
         self._dropping: dict[int, int] = {}
         self._frozen: Callable[[_Line], bool] = lambda line: False
         self._thawed: asyncio.Event
@@ -173,11 +174,12 @@ class Proxy:
         self._server.close()
         for line in list(self._lines):
             _abort(line)
-        for held in self._held:
-            held.upstream.transport.abort()
+        for orphan in self._orphans:
+            orphan.transport.abort()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0.01)  # transports end in the loop's next round
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -218,7 +220,9 @@ class Proxy:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
             line.client.transport.abort()
-            if all(held.upstream is not line.broker for held in self._held):
+            if any(held.upstream is line.broker for held in self._held):
+                self._orphans.append(line.broker)
+            else:
                 line.broker.transport.abort()
 
     async def _requests(self, line: _Line, reader: asyncio.StreamReader) -> None:

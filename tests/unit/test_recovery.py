@@ -637,7 +637,11 @@ def test_an_unknown_failpoint_is_a_mistake_that_is_told(tmp_path: Path) -> None:
         armed("commit.begun")
     with pytest.raises(ConfigError):
         armed("commit.begin:x")
+    for setting in ("commit.begin:1:2", "commit.begin:stop:1", "commit.begin:freeze"):
+        with pytest.raises(ConfigError):
+            armed(setting)
     armed("commit.begin:2")("commit.begin")  # the first hit lives
+    armed("commit.begin:2:stop")("commit.begin")
     armed("")("commit.begin")
 
 
