@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.report import note
-from benchmarks.soak.checker import Violation
+from benchmarks.soak.checker import Violation, summary
 from benchmarks.soak.nursery import Child
 from benchmarks.soak.proxy import END_TXN, Proxy
 from benchmarks.soak.row import Ground, Row, holds_p
@@ -32,6 +32,8 @@ class Scene:
         self._worker: Child | None = None
 
     def play(self, schedule: Sequence[Planned]) -> None:
+        self._worker = self._stage.start(naive=self._naive)
+        self._stage.await_commit(0.0, self._worker)  # the faults are for a worker that works
         for planned in schedule:
             self._supervise(planned.after_s)
             note(f"    {planned.fault}")
@@ -117,20 +119,41 @@ def run(ground: Ground) -> Iterator[Row]:
             if violations:
                 _tell_shortest(ground, server, proxy, schedule, seed)
             yield row
+        if ground.size == "full":
+            yield _naive(ground, server, proxy)
+
+
+def _naive(ground: Ground, server: KafkaServer, proxy: Proxy) -> Row:
+    """Scores apart from the offsets: kills lose scores, resets do not, so only kills should be left."""
+    schedule = draw(ground.seed, ("kill the worker", "reset"), 12, 2.0)
+    violations = play(ground, server, proxy, "mixed-naive", schedule, "scores_apart")
+    left = (
+        _tell_shortest(ground, server, proxy, schedule, ground.seed, "scores_apart")
+        if violations
+        else []
+    )
+    measured = f"{summary(violations)}; shortest list: {len(left)} of {len(schedule)} faults"
+    return Row("MIX", "naive (scores apart from the offsets) fails", measured, bool(violations))
 
 
 def _tell_shortest(
-    ground: Ground, server: KafkaServer, proxy: Proxy, schedule: Sequence[Planned], seed: int
-) -> None:
+    ground: Ground,
+    server: KafkaServer,
+    proxy: Proxy,
+    schedule: Sequence[Planned],
+    seed: int,
+    naive: str = "",
+) -> list[Planned]:
     """The seed, and what is left of the schedule after leaving out what is not needed."""
     tries = 0
 
     def fails(some: Sequence[Planned]) -> bool:
         nonlocal tries
         tries += 1
-        return bool(play(ground, server, proxy, f"shrink{seed}-{tries}", some))
+        return bool(play(ground, server, proxy, f"shrink{naive}{seed}-{tries}", some, naive))
 
     left, runs = shrink(schedule, fails, ground.dose(4, 20))
     note(f"seed {seed} fails; the shortest failing list after {runs} further runs:")
     for planned in left:
         note(f"  after {planned.after_s} s: {planned.fault}")
+    return left

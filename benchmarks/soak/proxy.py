@@ -67,7 +67,9 @@ class Proxy:
         self._lines: set[_Line] = set()
         self._holding: list[_Holding] = []
         self._held: list[_Held] = []
-        self._orphans: list[asyncio.StreamWriter] = []  # whose client is gone, and whose request is not
+        self._orphans: list[
+            asyncio.StreamWriter
+        ] = []  # whose client is gone, and whose request is not
         self._dropping: dict[int, int] = {}
         self._frozen: Callable[[_Line], bool] = lambda line: False
         self._thawed: asyncio.Event
