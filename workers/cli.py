@@ -6,18 +6,19 @@ Exit codes: 0 done, 64 usage, 65 state refused, 69 broker unavailable, 70 bug, 7
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from workers import output
 
-USAGE, BUG, INTERRUPTED = 64, 70, 130
+USAGE, BUG, FENCED, INTERRUPTED = 64, 70, 76, 130
 
 # verb -> (module, its name there, what it does); the module is imported when the verb is asked for
 VERBS: dict[str, tuple[str, str, str]] = {
@@ -81,7 +82,19 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    leave(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def leave(code: int) -> NoReturn:
+    """End the process. A fenced one at once: taking down a large interpreter takes seconds, in which a thread of
+    it could still write to the storage that another worker owns now.
+    """
+    if code == FENCED:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:

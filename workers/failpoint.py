@@ -1,32 +1,42 @@
-"""Arms one failpoint from the environment: the process kills itself there, as `kill -9` would.
-
-And a poison for tests: the process dies when it folds a record that holds certain bytes.
+"""What a test arms through the environment: a place where the process kills itself, as `kill -9` would; a
+poison, of which the process dies when it folds it; and a diary of the sink's calls.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import time
 
 from stream_mtl.cut import Cut, CutResult
 from stream_mtl.errors import ConfigError
 from stream_mtl.failpoints import FAILPOINTS, Failpoint, unarmed
+from stream_mtl.kafka.calls import Outcome, Recorder, unrecorded
 from workers.ports import Model
 
 VARIABLE = "STREAM_MTL_FAILPOINT"
 POISON_VARIABLE = "STREAM_MTL_CRASH_ON"
+CALLS_VARIABLE = "STREAM_MTL_CALLS"
 
 
 def armed(setting: str) -> Failpoint:
-    """`name` or `name:count`, the count-th hit of the process; an empty setting arms nothing."""
+    """`NAME[:COUNT][:stop]`: the COUNT-th hit kills the process, or with `stop` freezes it as SIGSTOP does, until
+    somebody wakes it. An empty setting arms nothing.
+    """
     if not setting:
         return unarmed
-    target, _, count = setting.partition(":")
-    if target not in FAILPOINTS or not (count or "1").isdecimal():
+    target, *given = setting.split(":")
+    how = signal.SIGKILL
+    if given and given[-1] == "stop":
+        how = signal.SIGSTOP
+        given.pop()
+    count = given[0] if given else "1"
+    if target not in FAILPOINTS or len(given) > 1 or not count.isdecimal():
         raise ConfigError(
-            f"{VARIABLE}={setting!r}: expected NAME or NAME:COUNT, with NAME one of {', '.join(FAILPOINTS)}"
+            f"{VARIABLE}={setting!r}: expected NAME[:COUNT][:stop], with NAME one of {', '.join(FAILPOINTS)}"
         )
-    left = int(count or "1")
+    left = int(count)
 
     def hit(name: str) -> None:
         nonlocal left
@@ -34,7 +44,7 @@ def armed(setting: str) -> Failpoint:
             return
         left -= 1
         if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), how)
 
     return hit
 
@@ -54,3 +64,26 @@ def deadly(fold: Model, poison: bytes) -> Model:
 
     fold.step = step_or_die  # type: ignore[method-assign]
     return fold
+
+
+def recorder(path: str, incarnation: str) -> Recorder:
+    """Appends one JSON line a call to the file at `path`; an empty path records nothing.
+
+    A line is one write to a descriptor opened for appending, so it survives the death of the process and
+    several workers may share a file. `at` is wall time in s, which processes have in common.
+    """
+    if not path:
+        return unrecorded
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def note(call: str, outcome: Outcome, cut: int) -> None:
+        told = {
+            "call": call,
+            "outcome": outcome.value,
+            "cut": cut,
+            "by": incarnation,
+            "at": time.time(),
+        }
+        os.write(descriptor, json.dumps(told).encode() + b"\n")
+
+    return note

@@ -10,11 +10,13 @@ import fcntl
 import os
 import re
 import secrets
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from stream_mtl.errors import Fenced, StorageError
+from stream_mtl.kafka.publication import Claim
 from stream_mtl.ledger import Entry
 
 SILENCE_MS = 30_000  # another instance that has not committed for so long is taken for dead
@@ -84,13 +86,29 @@ def _instance_id(path: Path) -> str:
     return fresh
 
 
-def refuse_second(last: Entry | None, instance: str, now_ms: int, take_over: bool) -> None:
-    """Fenced when another instance has committed within the last 30 s, unless told to take over.
+def refuse_second(
+    last: Entry | None,
+    instance: str,
+    now_ms: int,
+    take_over: bool,
+    claims: Callable[[], Iterable[Claim]] = tuple,
+) -> None:
+    """Fenced when another instance has committed within the last 30 s, or has claimed the job (it does so while
+    it restores and commits nothing), unless told to take over.
 
     Called before a producer exists: creating one would fence the other, which a supervisor restarts, and
     so on for ever.
     """
-    if last is None or take_over or last.record.instance == instance:
+    if last is None or take_over:
+        return
+    for claim in claims():
+        if claim.instance != instance and now_ms - claim.at_ms < SILENCE_MS:
+            raise Fenced(
+                f"instance {claim.instance} took the job {max(now_ms - claim.at_ms, 0) / 1000:.0f} s ago and is"
+                f" restoring its state, this is instance {instance}; stop the other, wait"
+                f" {SILENCE_MS // 1000} s, or use --take-over"
+            )
+    if last.record.instance == instance:
         return
     silent_ms = now_ms - last.record.published_at
     if silent_ms < SILENCE_MS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -13,9 +14,10 @@ from stream_mtl.checkpoint_writer import Joinable, thread
 from stream_mtl.config import Config
 from stream_mtl.cut import Cut, Range, Record
 from stream_mtl.failpoints import Failpoint
-from stream_mtl.kafka.publication import Committed, Publication
+from stream_mtl.kafka.publication import Claim, Committed, Publication, noted_claim
 from stream_mtl.ledger import Partition
 from stream_mtl.recovery import Fold
+from workers.failpoint import CALLS_VARIABLE, recorder
 
 Stopped = Callable[[], bool]
 
@@ -83,7 +85,9 @@ class Sink(Protocol):
 
     def open(self) -> None: ...
     def commit(self, publication: Publication) -> Committed: ...
-    def refresh(self, cut_number: int, positions: Mapping[Partition, int]) -> None: ...
+    def refresh(
+        self, cut_number: int, positions: Mapping[Partition, int], claim: Claim | None = None
+    ) -> None: ...
     def close(self) -> None: ...
 
 
@@ -100,6 +104,9 @@ class Ports:
     last_record: Callable[[], tuple[int, bytes] | None]
     read_ledger: Callable[[int | None], list[tuple[int, bytes]]]
     committed_offsets: Callable[[], Mapping[Partition, int]]
+    claims: Callable[
+        [], Sequence[Claim]
+    ]  # of whoever says in the offsets' notes that it holds the job
     build: Callable[[str], Model]  # by lineage
     environment: Mapping[str, str]
     failpoint: Failpoint
@@ -135,16 +142,25 @@ def kafka_ports(config: Config, incarnation: str, stop: Stopped, failpoint: Fail
         found = ledger_log.committed_offsets(config)
         return {place: offset for place, (offset, _) in found.items()}
 
-    exactly = config.kafka.delivery == "exactly_once"
-    sink = TransactionalSink if exactly else AtLeastOnceSink
+    def claims() -> Sequence[Claim]:
+        notes = ledger_log.committed_offsets(config).values()
+        return [claim for _, note in notes if (claim := noted_claim(note))]
+
+    sink: Sink
+    if config.kafka.delivery == "exactly_once":
+        diary = recorder(os.environ.get(CALLS_VARIABLE, ""), incarnation)
+        sink = TransactionalSink(config, incarnation, failpoint, stop, record=diary)
+    else:
+        sink = AtLeastOnceSink(config, incarnation, failpoint, stop)
     return Ports(
         source=Source(config, wall_ms),
-        sink=sink(config, incarnation, failpoint, stop),
+        sink=sink,
         prepare=prepare,
         cluster=lambda: topics.cluster_id(config),
         last_record=lambda: ledger_log.last_record(config),
         read_ledger=lambda offset: ledger_log.read_ledger(config, offset),
         committed_offsets=committed,
+        claims=claims,
         build=lambda lineage: build(config, lineage),
         environment=environment(
             choose_device(config.device).type, config.threads, config.source.ranks

@@ -3,7 +3,8 @@
 1. the lock on the state folder is held (the caller's)
 2. topics exist, their ids are known
 3. the ledger's last record: does another instance live?
-4. open the sink: ends what an earlier producer left pending, and fences it
+4. open the sink: ends what an earlier producer left pending, and fences it; claim the job (in the notes of the
+   offsets) as long as there is no commit to show for it
 5. the ledger again: only now nothing can be added to it by others
 6. refuse what cannot be continued: other app, config, environment, topics, offsets
 7. newest good checkpoint, silent roll-forward, digests compared
@@ -27,7 +28,7 @@ from stream_mtl.cut import Cut, CutResult
 from stream_mtl.deadletters import dead_letter
 from stream_mtl.environment import code_fingerprint
 from stream_mtl.errors import CheckpointMissing, ForeignState, RollForwardMismatch
-from stream_mtl.kafka.publication import Publication
+from stream_mtl.kafka.publication import Claim, Publication
 from stream_mtl.ledger import Context, Durable, Entry, Positions, decode, encode_lineage
 from stream_mtl.recovery import (
     COLD_START,
@@ -46,6 +47,8 @@ from workers.known_config import changed_keys
 from workers.observer import CutFacts, Observer
 from workers.ports import Model, Ports, RepublishingSink
 from workers.rollback import carry_out, lineage_id, loader
+
+_CLAIM_S = 10.0  # a third of the silence after which another instance would take the job
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ def start(
     """Steps 2 to 9, without the checkpoint. Raises what `stream_mtl.errors` says of each refusal."""
     observer.phase("starting")
     topics = ports.prepare()  # 2
-    refuse_second(_last(ports), instance.id, ports.clock(), options.take_over)  # 3
+    refuse_second(_last(ports), instance.id, ports.clock(), options.take_over, ports.claims)  # 3
     ports.sink.open()  # 4
     last = _last(ports)  # 5
     context = Context(
@@ -134,11 +137,13 @@ class _Recovery:
     context: Context
     cluster: str
     last: Entry
+    claimed_at: float = 0.0
 
     def run(self) -> Ready:
         recreated = self._recreated(self.context.topic_ids)
         pending = not recreated and self._pending()
         began = self.ports.elapsed()
+        self._claim(recreated)
         found = find_start(
             self.store,
             lambda offset: [decode(raw, at) for at, raw in self.ports.read_ledger(offset)],
@@ -190,6 +195,15 @@ class _Recovery:
             self.observer.phase("carried_over", afresh=", ".join(afresh))
         return afresh
 
+    def _claim(self, recreated: set[str]) -> None:
+        """Say that this instance holds the job: until its first commit nothing else does. Two that start at
+        the same moment end here, by Fenced, and not after a long roll-forward each. The offsets are the ledger's.
+        """
+        self.claimed_at = self.ports.elapsed()
+        if self.ports.sink.delivery == "exactly_once" and not recreated:
+            claim = Claim(self.context.instance, self.ports.clock())
+            self.ports.sink.refresh(self.last.cut, self.last.positions, claim)
+
     def _recreated(self, topics: Mapping[str, TopicIdentity]) -> set[str]:
         """Topics that were created anew since the last record; TopicChanged unless that is accepted."""
         from stream_mtl.kafka.topics import check_identities
@@ -235,6 +249,8 @@ class _Recovery:
                     )
                     sink = cast(RepublishingSink, self.ports.sink)
                     sink.republish(publication, one.entry.offset)
+                if self.ports.elapsed() - self.claimed_at > _CLAIM_S:
+                    self._claim(set())
                 began = self.ports.elapsed()
         except RollForwardMismatch:
             self.observer.trouble("digest_mismatch")

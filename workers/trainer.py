@@ -168,7 +168,7 @@ class Trainer:
         self._last, self._durable = ready.last, ready.durable
         self._saved_hash = ready.saved_hash  # of the record whose state the writer was given last
         remember(Path(self._config.state), self._config)
-        self._committed_at = self._ports.elapsed()
+        self._committed_at = self._looked_at = self._ports.elapsed()
         self._pace.began(self._committed_at, self._behind())
         self._headroom = Headroom(self._ports.retentions())
         if ready.checkpoint_due:
@@ -180,6 +180,7 @@ class Trainer:
     def _loop(self) -> None:
         while not self._stop.is_set():
             self._observer.tick()
+            self._prove_after_standstill()
             self._note_written()
             if self._options.until_idle and not self._fold.paused and self._ports.source.at_end:
                 return
@@ -188,6 +189,7 @@ class Trainer:
                 self._hold()
                 continue
             self._tell_of_holding(False)
+            self._ports.failpoint("cut.freezing")
             cut = self._next_cut()
             if cut is None:
                 self._refresh()
@@ -214,6 +216,7 @@ class Trainer:
         """
         began = self._ports.elapsed()
         with self._ports.source.heartbeat():
+            self._ports.failpoint("step.starting")
             cut = Aim(self._config, self._store, self._cluster).at(cut, self._fold)
             result = self._fold.step(cut)
             self._ports.failpoint("step.done")
@@ -226,7 +229,7 @@ class Trainer:
                 publication_of(self._config, cut, result, raw, self._context.lineage)
             )
         self._last = decode(raw, committed.ledger_offset)
-        self._committed_at = self._ports.elapsed()
+        self._committed_at = self._looked_at = self._ports.elapsed()
         if tried:
             self._isolation.committed()
         self._pace.folded(seconds)
@@ -262,6 +265,17 @@ class Trainer:
             )
             self._durable = None
             self._last_checkpoint()
+
+    def _prove_after_standstill(self) -> None:
+        """A process that was frozen may have lost its job without knowing it, and an idle one would never learn:
+        the broker is asked at once. Raises Fenced.
+        """
+        now = self._ports.elapsed()
+        stood_still_s, self._looked_at = now - self._looked_at, now
+        if self._last is None or self._ports.sink.delivery != "exactly_once":
+            return
+        if stood_still_s > self._config.kafka.transaction_timeout_ms / 1_000:
+            self._ports.sink.refresh(self._last.cut, self._ports.source.positions)
 
     def _refresh(self) -> None:
         """Committed offsets expire, so an idle job commits them again now and then."""

@@ -21,6 +21,7 @@ from stream_mtl.kafka.faults import error_of, is_denied
 from stream_mtl.kafka.ledger_log import last_record
 from stream_mtl.kafka.ownership import Place
 from stream_mtl.kafka.publication import (
+    Claim,
     Committed,
     Publication,
     Wire,
@@ -80,8 +81,10 @@ class AtLeastOnceSink:
         """A cut whose ledger record stands already, beyond the committed offsets: outputs and offsets again."""
         return self._publish(publication, ledger_offset, time.monotonic())
 
-    def refresh(self, cut_number: int, positions: Mapping[Place, int]) -> None:
-        """Commit offsets alone, for an idle job: at least hourly, or they expire."""
+    def refresh(
+        self, cut_number: int, positions: Mapping[Place, int], claim: Claim | None = None
+    ) -> None:
+        """Commit offsets alone, for an idle job: at least hourly, or they expire. Nothing is claimed here."""
         self._commit_offsets(cut_number, positions)
 
     def close(self) -> None:

@@ -15,8 +15,10 @@ from stream_mtl.deadletters import DeadLetter
 from stream_mtl.kafka.ownership import Place
 
 _NOTE = "stream-mtl/1 cut={cut} by={incarnation}"
+_CLAIM = " id={instance} at={at_ms}"  # who holds the job, and when it said so (its own clock)
 _NOTE_LIMIT = 120  # bytes; brokers allow 4096, the client cuts at NUL
 _NOTED_CUT = re.compile(r"^stream-mtl/1 cut=(\d+) ")
+_CLAIMED = re.compile(r"^stream-mtl/1 .* id=([a-z0-9]+) at=(\d+)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +74,21 @@ def ledger_wire(publication: Publication, config: Config) -> Wire:
     return Wire(config.topics.ledger, None, publication.ledger, ())
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """That an instance holds the job, and when it said so, in ms of its clock."""
+
+    instance: str
+    at_ms: int
+
+
 def offsets(
-    positions: Mapping[Place, int], cut_number: int, incarnation: str
+    positions: Mapping[Place, int], cut_number: int, incarnation: str, claim: Claim | None = None
 ) -> list[TopicPartition]:
     """Positions as offset commits, each with a note: printable ASCII, at most 120 bytes."""
     note = _NOTE.format(cut=cut_number, incarnation=incarnation)
+    if claim is not None:
+        note += _CLAIM.format(instance=claim.instance, at_ms=claim.at_ms)
     clean = "".join(letter for letter in note if " " <= letter <= "~")[:_NOTE_LIMIT]
     return [TopicPartition(*place, at, clean) for place, at in positions.items()]
 
@@ -85,3 +97,9 @@ def noted_cut(note: str) -> int | None:
     """The cut number in an offset's note; None when somebody else committed it."""
     found = _NOTED_CUT.match(note)
     return int(found.group(1)) if found else None
+
+
+def noted_claim(note: str) -> Claim | None:
+    """The claim in an offset's note; None where there is none."""
+    found = _CLAIMED.match(note)
+    return Claim(found.group(1), int(found.group(2))) if found else None

@@ -35,11 +35,11 @@ _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers=127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},{listening}CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT
 log.dirs={data}
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -141,16 +141,26 @@ class KafkaServer:
     Port 0 picks a free one, kept over restarts of this object. `properties` are further lines of
     server.properties; one of them that names a key of ours wins. No process is left behind: when ours
     dies, however, a guard ends the broker.
+
+    With `advertise`, the port of a proxy, it listens on a second port too (`behind`), to which the proxy should
+    lead; who comes that way is told the proxy's port as the broker's address.
     """
 
     def __init__(
-        self, folder: Path, port: int = 0, *, jars: Path, heap_mb: int = 512, properties: str = ""
+        self,
+        folder: Path,
+        port: int = 0,
+        *,
+        jars: Path,
+        heap_mb: int = 512,
+        properties: str = "",
+        advertise: int = 0,
     ) -> None:
         self._folder = folder
-        self._properties = properties
+        self._properties, self._advertise = properties, advertise
         self._jars = jars
         self._heap_mb = heap_mb
-        spare, controller = free_ports(2)
+        spare, controller, self.behind = free_ports(3)
         self._port = port or spare
         self._controller = controller
         self._process: subprocess.Popen[bytes] | None = None
@@ -228,7 +238,13 @@ class KafkaServer:
     def _prepare(self) -> None:
         data = self._folder / "data"
         self._folder.mkdir(parents=True, exist_ok=True)
-        ours = _PROPERTIES.format(port=self._port, controller=self._controller, data=data.resolve())
+        ours = _PROPERTIES.format(
+            port=self._port,
+            controller=self._controller,
+            data=data.resolve(),
+            listening=f"PROXIED://127.0.0.1:{self.behind}," if self._advertise else "",
+            advertised=f",PROXIED://127.0.0.1:{self._advertise}" if self._advertise else "",
+        )
         more = self._properties.format(port=self._port, controller=self._controller)
         (self._folder / "server.properties").write_text(ours + more)
         if (data / "meta.properties").exists():

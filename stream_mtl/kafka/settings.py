@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from stream_mtl.errors import ConfigError
 
 Setting = str | int | float | bool
 Settings = dict[str, Any]
+Listener = Callable[[str], None]  # one line of librdkafka's log, `FACILITY [client] text`
 
 REFUSED: Mapping[str, str] = {
     "auto.offset.reset": "a missing position is a decision (source.on_gap), never a jump",
@@ -62,6 +63,8 @@ def consumer_settings(config: Config) -> Settings:
     """Of every consumer: explicit positions, committed records only, checked, ends announced."""
     return {
         "fetch.wait.max.ms": 100,
+        # A connection that a router forgot looks open: a minute, the client's default, would be a minute's lag.
+        "socket.timeout.ms": 15_000,
         **client_settings(config),
         **_passed("kafka.consumer", config.kafka.consumer),
         "group.id": group_id(config),
@@ -111,8 +114,8 @@ def open_consumer(settings: Settings) -> Consumer:
     return consumer
 
 
-def open_producer(settings: Settings) -> Producer:
-    producer: Producer = _open(Producer, settings)
+def open_producer(settings: Settings, listen: Listener | None = None) -> Producer:
+    producer: Producer = _open(Producer, settings, listen)
     return producer
 
 
@@ -121,12 +124,30 @@ def open_admin(settings: Settings) -> AdminClient:
     return admin
 
 
-def quiet_logger() -> logging.Logger:
-    """A logger for librdkafka's lines, under `stream_mtl.kafka`, each kind at most twice a minute."""
+def quiet_logger(listen: Listener | None = None) -> logging.Logger:
+    """A logger for librdkafka's lines, under `stream_mtl.kafka`, each kind at most twice a minute.
+
+    `listen` is given every line from INFO on, also those that are shown to nobody.
+    """
     logger = logging.Logger("stream_mtl.kafka.librdkafka")
     logger.parent = logging.getLogger("stream_mtl.kafka")
+    if listen is not None:
+        logger.setLevel(logging.INFO)
+        logger.addFilter(_Heard(listen, logger.parent))
     logger.addFilter(_Thin())
     return logger
+
+
+class _Heard(logging.Filter):
+    """Tells each line, and lets through what the parent would have let through."""
+
+    def __init__(self, listen: Listener, parent: logging.Logger) -> None:
+        super().__init__()
+        self._listen, self._parent = listen, parent
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self._listen(record.getMessage())
+        return record.levelno >= self._parent.getEffectiveLevel()
 
 
 class _Thin(logging.Filter):
@@ -192,10 +213,10 @@ def _secret(section: str, key: str, path: str) -> str:
     return secret
 
 
-def _open(kind: Any, settings: Settings) -> Any:
+def _open(kind: Any, settings: Settings, listen: Listener | None = None) -> Any:
     """A client. librdkafka's complaint is cut to the key: it repeats values, which may be secret."""
     try:
-        return kind(settings, logger=quiet_logger())
+        return kind(settings, logger=quiet_logger(listen))
     except KafkaException as error:
         said = error.args[0].str()
         named = re.search(r'property:? "([^"]+)"', said)

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -35,10 +36,18 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from stream_mtl.config import Config
 from stream_mtl.errors import BrokerUnavailable, CommitIndefinite, ConfigError, Fenced
 from stream_mtl.failpoints import Failpoint, unarmed
+from stream_mtl.kafka.calls import Outcome, Recorder, unrecorded
 from stream_mtl.kafka.faults import CALL_S, error_of, is_denied
 from stream_mtl.kafka.ledger_log import last_record
 from stream_mtl.kafka.ownership import Place
-from stream_mtl.kafka.publication import Committed, Publication, ledger_wire, offsets, published
+from stream_mtl.kafka.publication import (
+    Claim,
+    Committed,
+    Publication,
+    ledger_wire,
+    offsets,
+    published,
+)
 from stream_mtl.kafka.rights import explain_denial
 from stream_mtl.kafka.settings import (
     consumer_settings,
@@ -51,6 +60,7 @@ from stream_mtl.kafka.tripwire import Tripwire
 
 PATIENCE_S = 600.0  # how long an open outcome waits for the broker to come back
 _ATTEMPTS = 8  # of one cut, before we give up: the fault is then not a passing one
+_NO_CUT = -1  # in the diary: a call that is of no cut
 _FENCED = {
     KafkaError._FENCED,
     KafkaError.PRODUCER_FENCED,
@@ -78,12 +88,14 @@ class TransactionalSink:
         failpoint: Failpoint = unarmed,
         stop: Callable[[], bool] = lambda: False,
         patience_s: float = PATIENCE_S,
+        record: Recorder = unrecorded,
     ) -> None:
         self._config = config
         self._incarnation = incarnation
         self._failpoint = failpoint
         self._stop = stop
         self._patience_s = patience_s
+        self._record = record
         self._timeout_s = config.kafka.transaction_timeout_ms / 1_000
         self._producer: Producer | None = None
         self._tripwire = Tripwire()
@@ -135,12 +147,21 @@ class TransactionalSink:
             f" outcome) at {self._config.kafka.bootstrap}; the next start reads the ledger and goes on"
         )
 
-    def refresh(self, cut_number: int, positions: Mapping[Place, int]) -> None:
-        """Commit offsets alone, for an idle job: at least hourly, or they and the transactional id expire."""
+    def refresh(
+        self, cut_number: int, positions: Mapping[Place, int], claim: Claim | None = None
+    ) -> None:
+        """Commit offsets alone, for an idle job: at least hourly, or they and the transactional id expire.
+
+        With `claim` it also tells other instances that the job is held. Raises Fenced where it is no longer ours.
+        """
         self._ready(cut_number)
         try:
             self._one(
-                lambda producer: self._send_offsets(producer, cut_number, positions), cut_number
+                lambda producer: self._send_offsets(
+                    producer, offsets(positions, cut_number, self._incarnation, claim), _NO_CUT
+                ),
+                cut_number,
+                _NO_CUT,
             )
         except _Aborted:
             pass  # the next one is an hour away at most, and they expire after days
@@ -158,35 +179,48 @@ class TransactionalSink:
         receipts: list[tuple[Any, Any]] = []
 
         def fill(producer: Producer) -> None:
+            number = publication.cut.number
+            self._failpoint("commit.producing")
+            self._record("produce", Outcome.INVOKED, number)
             self._produce(producer, publication, receipts)  # 4
             self._failpoint("commit.produced")
-            self._send_offsets(producer, publication.cut.number, publication.positions)  # 5
+            self._failpoint("commit.sending_offsets")
+            notes = offsets(publication.positions, number, self._incarnation)
+            self._send_offsets(producer, notes, number)  # 5
             self._failpoint("commit.offsets")
 
-        self._one(fill, publication.cut.number)
+        self._one(fill, publication.cut.number, publication.cut.number)
         _, message = receipts[0]
         return int(message.offset())
 
-    def _one(self, fill: Callable[[Producer], None], number: int) -> None:
-        """A transaction around `fill`, with the table of failures."""
+    def _one(self, fill: Callable[[Producer], None], number: int, noted: int) -> None:
+        """A transaction around `fill`, with the table of failures; `noted` is the cut in the diary."""
         producer = self._producer
         assert producer is not None, "open() comes first"
         deadline = time.monotonic() + self._timeout_s
         try:
-            self._call(producer.begin_transaction, deadline)  # 3
+            self._failpoint("commit.beginning")
+            self._call("begin", noted, producer.begin_transaction, deadline)  # 3
             self._failpoint("commit.begin")
             fill(producer)
+            # The commit would flush too; here it stands in the diary. What is left over, the commit reports.
+            self._failpoint("commit.flushing")
+            self._call("flush", noted, lambda: producer.flush(_left_s(deadline)), deadline)
+            self._failpoint("commit.flushed")
             sent = time.monotonic()
+            self._failpoint("commit.sending")
             # A finite time: with -1 the client waits for an absent broker without end. Its warning that a
             # time-out leaves the producer in an unclear state does not matter: we drop it then.
-            self._call(lambda: producer.commit_transaction(_left_s(deadline)), deadline)  # 6
+            self._call(
+                "commit", noted, lambda: producer.commit_transaction(_left_s(deadline)), deadline
+            )  # 6
             self._failpoint("commit.sent")
             if time.monotonic() - sent > self._timeout_s / 2:
                 self._tripwire.slow()
             producer.poll(0)
             self._failpoint("commit.acknowledged")
         except KafkaException as error:
-            self._settle(producer, error_of(error), number)
+            self._settle(producer, error_of(error), number, noted)
 
     def _produce(
         self, producer: Producer, publication: Publication, receipts: list[tuple[Any, Any]]
@@ -204,46 +238,54 @@ class TransactionalSink:
             on_delivery=lambda error, message: receipts.append((error, message)),
         )
 
-    def _send_offsets(
-        self, producer: Producer, number: int, positions: Mapping[Place, int]
-    ) -> None:
-        notes = offsets(positions, number, self._incarnation)
+    def _send_offsets(self, producer: Producer, notes: list[Any], noted: int) -> None:
         deadline = time.monotonic() + self._timeout_s
         self._call(
+            "offsets",
+            noted,
             lambda: producer.send_offsets_to_transaction(notes, self._group, self._timeout_s),
             deadline,
         )
 
-    def _settle(self, producer: Producer, error: KafkaError, number: int) -> None:
+    def _settle(self, producer: Producer, error: KafkaError, number: int, noted: int) -> None:
         """What a failed call leads to; always raises."""
         self._raise_if_fenced(error, number)
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-            self._abort(producer, number)
+            self._abort(producer, number, noted)
             raise too_large(number, self._config)
         if is_denied(error):
             raise explain_denial(error, f"committing cut {number}", self._config)
         if error.txn_requires_abort():
-            self._abort(producer, number)
+            self._abort(producer, number, noted)
             raise _Aborted
         raise _Unknown
 
-    def _abort(self, producer: Producer, number: int) -> None:
+    def _abort(self, producer: Producer, number: int, noted: int) -> None:
         try:
             deadline = time.monotonic() + self._timeout_s
-            self._call(lambda: producer.abort_transaction(_left_s(deadline)), deadline)
+            self._call(
+                "abort", noted, lambda: producer.abort_transaction(_left_s(deadline)), deadline
+            )
         except KafkaException as error:
             self._raise_if_fenced(error_of(error), number)
             raise _Unknown from None
 
-    def _call(self, action: Callable[[], object], deadline: float) -> None:
-        """Retriable errors: the same call again, until the deadline."""
+    def _call(self, name: str, noted: int, action: Callable[[], object], deadline: float) -> None:
+        """Retriable errors: the same call again, until the deadline. How it ended goes into the diary."""
+        self._record(name, Outcome.INVOKED, noted)
         while True:
             try:
                 action()
-                return
             except KafkaException as error:
-                if not error_of(error).retriable() or time.monotonic() > deadline or self._stop():
+                fault = error_of(error)
+                if not fault.retriable() or time.monotonic() > deadline or self._stop():
+                    # Fenced is not `failed`: the commit may have landed before the other one came.
+                    ended = Outcome.FAILED if fault.txn_requires_abort() else Outcome.INDETERMINATE
+                    self._record(name, ended, noted)
                     raise
+            else:
+                self._record(name, Outcome.OK, noted)
+                return
             time.sleep(0.02)
 
     def _raise_if_fenced(self, error: KafkaError, number: int | None) -> None:
@@ -285,7 +327,7 @@ class TransactionalSink:
             self._drop()
             self._tripwire = Tripwire()
             settings = {**transactional_settings(self._config), **self._tripwire.settings()}
-            self._producer = open_producer(settings)
+            self._producer = open_producer(settings, self._tripwire.hear)
             try:
                 self._initialise(self._producer)
                 self._tripwire.arm()
@@ -302,7 +344,7 @@ class TransactionalSink:
     def _initialise(self, producer: Producer) -> None:
         """In short calls, which the client resumes, so that `stop` is heard."""
         deadline = time.monotonic() + CALL_S
-        self._call(lambda: producer.init_transactions(1.0), deadline)
+        self._call("init", _NO_CUT, lambda: producer.init_transactions(1.0), deadline)
 
     def _drop(self) -> None:
         """Purge, close and forget: `close` alone would wait without limit for what is in flight."""
@@ -310,7 +352,9 @@ class TransactionalSink:
         if producer is not None:
             with contextlib.suppress(KafkaException, SystemError):
                 producer.purge(blocking=False)
-            with contextlib.suppress(KafkaException, SystemError):
+            # It tries to abort first, and warns where that makes no sense any more.
+            with contextlib.suppress(KafkaException, SystemError), warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
                 producer.close()
 
     def _landed(self, publication: Publication) -> int | None:

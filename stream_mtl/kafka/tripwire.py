@@ -3,6 +3,10 @@
 librdkafka sends a commit again by itself after a time-out or a lost connection, and lacks the client side of
 KIP-890: a late commit can then end a *later* transaction of the same producer. So after any such sign the
 producer is replaced before the next transaction, although the last one succeeded.
+
+The client tells its errors of the coordinator's connection to nobody: not to the error callback, and to the
+statistics only at their next interval, when the next transaction may be over. Its log has them at once, before
+the answer to the commit that was sent again; so the log is listened to.
 """
 
 from __future__ import annotations
@@ -14,6 +18,11 @@ from typing import Any
 # is harmless. A commit is sent again only after a time-out or a lost connection, and these are counted.
 _SIGNS = ("req_timeouts", "disconnects")
 STATISTICS_MS = 1_000
+_LINES = (
+    "FAIL ",
+    "REQTMOUT ",
+)  # facilities of librdkafka's log: connection lost, request timed out
+_INFO = 6  # syslog's level of a lost connection
 
 
 class Tripwire:
@@ -30,7 +39,14 @@ class Tripwire:
             "error_cb": self._on_error,
             "stats_cb": self._on_statistics,
             "statistics.interval.ms": STATISTICS_MS,
+            "log.connection.close": True,  # by default too, but here correctness hangs on it
+            "log_level": _INFO,
         }
+
+    def hear(self, line: str) -> None:
+        """One line of the client's log."""
+        if line.startswith(_LINES):
+            self.reason = self.reason or "disconnect"
 
     def arm(self) -> None:
         """Forget what happened before the producer was ready (brokers may have been away)."""

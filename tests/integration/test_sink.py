@@ -13,6 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from stream_mtl.config import Config
 from stream_mtl.errors import BrokerUnavailable, CommitIndefinite, ConfigError, Fenced
+from stream_mtl.kafka.calls import CALLS
 from stream_mtl.kafka.ledger_log import committed_offsets, last_record, read_ledger
 from stream_mtl.kafka.ownership import Place
 from stream_mtl.kafka.publication import Publication, noted_cut
@@ -224,6 +225,38 @@ def test_an_unknown_outcome_is_settled_by_the_ledger(
     sink.commit(publication(3, positions))
     assert ledger(config) == [b"ledger 1 ", b"ledger 2 ", b"ledger 3 "]
     assert len(read_published(config)) == 9
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (committed_but_unanswered, ["invoked", "indeterminate"]),
+        (must_abort, ["invoked", "failed", "invoked", "ok"]),
+    ],
+)
+def test_the_diary_of_calls_says_what_the_client_was_told(
+    config: Config, positions: dict[Place, int], fault: Callable[[Producer], None], told: list[str]
+) -> None:
+    """A commit without an answer is indeterminate and not repeated; one to be aborted has surely failed."""
+    calls: list[tuple[str, str, int]] = []
+    sink = TransactionalSink(config, record=lambda *call: calls.append(call))
+    sink.open()
+    real, tries = sink._producer, []
+
+    def once(producer: Producer) -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            fault(producer)
+        producer.commit_transaction(-1)
+
+    sink._producer = Faulty(real, once)  # type: ignore[assignment,arg-type]
+    sink.commit(publication(7, positions))
+    sink.close()
+    assert [outcome for call, outcome, cut in calls if (call, cut) == ("commit", 7)][
+        : len(told)
+    ] == told
+    assert [call for call, outcome, cut in calls if cut == 7][:2] == ["begin", "begin"]
+    assert {call for call, _, _ in calls} <= set(CALLS)
 
 
 def test_sending_again_with_the_same_producer_would_double_the_cut(

@@ -10,6 +10,7 @@ import pytest
 
 from stream_mtl.cut import Cut, CutResult
 from stream_mtl.errors import Fenced, StorageError
+from stream_mtl.kafka.publication import Claim
 from stream_mtl.ledger import Context, Entry, decode, encode_cut
 from workers.instance import InstanceLock, refuse_second
 
@@ -78,3 +79,17 @@ def test_a_start_goes_on_when_the_other_is_silent_or_it_is_told_to() -> None:
         refuse_second(committed("other", 1_000_000), "mine", 1_029_999, take_over=False)
     refuse_second(committed("other", 1_000_000), "mine", 1_030_000, take_over=False)
     refuse_second(committed("other", 1_000_000), "mine", 1_000_001, take_over=True)
+
+
+def test_an_instance_that_restores_and_commits_nothing_has_claimed_the_job() -> None:
+    """Its claim counts as a commit does; ours and an old one are no hindrance."""
+    silent = committed("gone", 1_000_000)
+    now = 2_000_000
+
+    def start(*claims: Claim, take_over: bool = False) -> None:
+        refuse_second(silent, "mine", now, take_over, lambda: claims)
+
+    with pytest.raises(Fenced, match=r"instance other took the job 5 s ago and is restoring"):
+        start(Claim("mine", now - 9_000), Claim("other", now - 5_000))
+    start(Claim("mine", now - 1), Claim("other", now - 30_000))
+    start(Claim("other", now - 1), take_over=True)

@@ -211,6 +211,27 @@ def test_a_time_out_or_disconnect_trips_the_wire() -> None:
     assert wire.reason == "disconnect"
 
 
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("FAIL [p] [thrd:TxnCoordinator]: Disconnected", "disconnect"),
+        ("REQTMOUT [p] [thrd:TxnCoordinator]: Timed out 1 in-flight", "disconnect"),
+        ("GETPID [p] Coordinator load in progress: retrying", None),
+    ],
+)
+def test_the_clients_log_trips_the_wire_though_nobody_sees_the_line(
+    line: str, reason: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A lost coordinator connection is told at INFO, in the log alone; the wire hears it, the console does not."""
+    wire = Tripwire()
+    wire.arm()
+    with caplog.at_level(logging.WARNING, "stream_mtl.kafka"):
+        facility, _, text = line.partition(" ")
+        quiet_logger(wire.hear).log(logging.INFO, "%s %s", facility, text)
+    assert wire.reason == reason
+    assert caplog.records == []
+
+
 def test_a_short_step_is_not_disturbed_by_the_heartbeat() -> None:
     """Pausing throws prefetched records away, so it waits for a step that is really long."""
     calls: list[str] = []

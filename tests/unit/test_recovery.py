@@ -29,7 +29,7 @@ from stream_mtl.errors import (
     TopicChanged,
 )
 from stream_mtl.failpoints import FAILPOINTS, Failpoint
-from stream_mtl.kafka.publication import Committed, Publication
+from stream_mtl.kafka.publication import Claim, Committed, Publication
 from stream_mtl.ledger import Entry, cut_of, decode, links, ranges_of
 from stream_mtl.ledger_audit import Published, verify
 from stream_mtl.recovery import lineage_reason
@@ -106,6 +106,7 @@ class World:
     notes: Notes = field(default_factory=Notes)
     fold: type[SumFold] = SumFold
     cluster: str = "c1"
+    claims: list[Claim] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         values = [b"poison" if n % 11 == 5 else b"%d" % n for n in range(45)]
@@ -146,6 +147,7 @@ class World:
                 last_record=self.log.last_record,
                 read_ledger=self.log.read_ledger,
                 committed_offsets=lambda: self.log.offsets,
+                claims=lambda: self.claims,
                 build=self.fold,
                 environment=self.environment,
                 failpoint=failpoint,
@@ -364,7 +366,7 @@ def test_without_checkpoint_and_input_it_refuses_and_cold_start_is_the_way_out(
     assert "--cold-start" in str(refusal.value)
     world.log.fill(PLACES, [b"7"] * 9)
     with pytest.raises(Died):
-        world.run(DieAt(9), cold_start=True)
+        world.run(DieAt(14), cold_start=True)
     summary = world.run()
     assert summary["lineage"] != before["lineage"]
     assert summary["last_cut"] > before["last_cut"]
@@ -562,6 +564,28 @@ def test_a_second_instance_is_refused_while_the_first_commits(tmp_path: Path) ->
     world.run(take_over=True)
 
 
+def test_a_job_is_claimed_as_long_as_it_is_restored(tmp_path: Path) -> None:
+    """Before the first cut is folded again, and every ten seconds of a long roll-forward (a look takes one)."""
+    claims: list[tuple[Claim, int]] = []
+
+    class Claiming(MemoryTransactions):
+        def refresh(
+            self, cut_number: int, positions: Mapping[Place, int], claim: Claim | None = None
+        ) -> None:
+            super().refresh(cut_number, positions, claim)
+            if claim is not None:
+                claims.append((claim, world.notes.replayed))
+
+    world = World(tmp_path, sink=Claiming, checkpoint_every=1_000)
+    world.run()
+    shutil.rmtree(world.folder / "checkpoints")
+    world.run()
+    assert world.notes.replayed > 12
+    assert claims[0][1] == 0
+    assert len(claims) >= 3
+    assert {claim.instance for claim, _ in claims} == {world.entries()[-1].record.instance}
+
+
 def test_a_flood_of_rejects_stops_the_reading(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.log.records = {}
@@ -620,7 +644,11 @@ def test_an_unknown_failpoint_is_a_mistake_that_is_told(tmp_path: Path) -> None:
         armed("commit.begun")
     with pytest.raises(ConfigError):
         armed("commit.begin:x")
+    for setting in ("commit.begin:1:2", "commit.begin:stop:1", "commit.begin:freeze"):
+        with pytest.raises(ConfigError):
+            armed(setting)
     armed("commit.begin:2")("commit.begin")  # the first hit lives
+    armed("commit.begin:2:stop")("commit.begin")
     armed("")("commit.begin")
 
 

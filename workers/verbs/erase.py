@@ -28,7 +28,9 @@ def erase(call: Call, user_id: str, dry_run: bool, command_id: str, wait: float)
 
     found = would_erase(call.config(), user_id)
     lines = [f"{name:<16} {count}" for name, count in found.counts.items()]
-    lines.append(f"checkpoints that may hold the person: {found.checkpoints}, newest of cut {found.cut}")
+    lines.append(
+        f"checkpoints that may hold the person: {found.checkpoints}, newest of cut {found.cut}"
+    )
     call.result(
         {"counts": found.counts, "checkpoints": found.checkpoints, "cut": found.cut, "done": False},
         lines,

@@ -1,0 +1,30 @@
+"""A small dose of each fault program: what must hold holds, and each naive variant fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.soak.__main__ import PROGRAMS
+from benchmarks.soak.nursery import Nursery
+from benchmarks.soak.row import Ground
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    with Nursery() as one:
+        yield one
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_what_must_hold_under_this_fault_holds(
+    nursery: Nursery, kafka_jars: Path, tmp_path: Path, program: str
+) -> None:
+    """Every row that asks for something; the naive variants' rows ask that they fail."""
+    rows = list(PROGRAMS[program](Ground(tmp_path, kafka_jars, nursery, "small", seed=1)))
+    assert [row for row in rows if row.holds is False] == []
+    assert any(row.holds for row in rows)
