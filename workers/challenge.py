@@ -17,9 +17,9 @@ from typing import Any
 
 from stream_mtl.config import Config, fold_hash
 from stream_mtl.contest import Contest
-from stream_mtl.cut import Cut, Range, Record
+from stream_mtl.cut import Range, Record
 from stream_mtl.errors import CheckpointMissing, ConfigError, ForeignState, PositionLost
-from stream_mtl.ledger import Entry, ranges_of
+from stream_mtl.ledger import Entry, cut_of, ranges_of
 from stream_mtl.pipeline import Pipeline
 from stream_mtl.recovery import ReadRanges, differences, find_start, restore, roll_forward
 from stream_mtl.rollback import CHALLENGERS
@@ -57,8 +57,7 @@ def challenge(config: Config, told: Told = lambda done, whole: None) -> Challeng
         champion = _Champion(archive, entries, once)
         first = _first_readable(cuts, once)
         for done, entry in enumerate(cuts[first:], first + 1):
-            ranges = ranges_of(entry.record)
-            fold.step(Cut(entry.cut, tuple(once(ranges)), ranges, entry.record.published_at))
+            fold.step(cut_of(entry.record, tuple(once(ranges_of(entry.record)))))
             champion.follow(entry, fold)
             told(done, len(cuts))
         context = replace(archive.context(entries[-1]), lineage=fold.lineage)

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.report import machine, note, parser
-from benchmarks.soak import endtxn, kills, long, mixed, network, zombies
+from benchmarks.soak import endtxn, erasure, kills, long, mixed, network, programs, zombies
 from benchmarks.soak.nursery import Nursery
 from benchmarks.soak.row import Ground, Program, Row
 from stream_mtl.kafka.server import fetch_jars, require_java
@@ -26,7 +26,12 @@ PROGRAMS: dict[str, Program] = {
     "r2": zombies.run,
     "r3": endtxn.run,
     "r4": network.run,
+    "r5": programs.disk,
+    "r6": programs.state_size,
     "r7": long.run,
+    "s": programs.attacks,
+    "e": erasure.run,
+    "fuzz": programs.fuzzers,
     "mixed": mixed.run,
 }
 

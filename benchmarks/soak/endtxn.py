@@ -100,7 +100,7 @@ class Bench:
         ensure_topics(self.config, retention_ms=-1)
 
     def _config(self, bootstrap: str) -> Config:
-        names = ("items", "control", "scores", "dlq", "ledger")
+        names = ("items", "control", "acks", "scores", "dlq", "ledger")
         topics = {"events": [f"{self.app}.events"], **{n: f"{self.app}.{n}" for n in names}}
         producer = {"socket.timeout.ms": self.socket_ms} if self.socket_ms else {}
         return Config.model_validate(

@@ -28,14 +28,14 @@ from benchmarks.soak.history import (
 from schemas.scores import CUT_HEADER, ConnectHeader
 from stream_mtl import Config, build
 from stream_mtl.checkpoint import CheckpointStore
-from stream_mtl.cut import Cut, Record, Reject
+from stream_mtl.cut import Record, Reject
 from stream_mtl.errors import StateError
 from stream_mtl.kafka.ledger_log import read_ledger
 from stream_mtl.kafka.reading import read_topic
 from stream_mtl.kafka.settings import consumer_settings, open_consumer
 from stream_mtl.kafka.source import Source
 from stream_mtl.kafka.topics import input_topics
-from stream_mtl.ledger import Entry, decode, ranges_of
+from stream_mtl.ledger import Entry, cut_of, decode, ranges_of
 from stream_mtl.serde import decode as decode_record
 
 
@@ -84,7 +84,7 @@ def refold(config: Config, cuts: Sequence[Entry], wanted: set[int]) -> dict[int,
     for entry in cuts:
         record, ranges = entry.record, ranges_of(entry.record)
         fold.lineage = record.lineage
-        result = fold.step(Cut(record.cut, tuple(source.read(ranges)), ranges, record.published_at))
+        result = fold.step(cut_of(record, tuple(source.read(ranges))))
         scores = Counter((output.key, value_hash(output.value)) for output in result.outputs)
         state = fold.state_digest() if entry.cut in wanted or entry is cuts[-1] else ""
         folded[entry.cut] = Folded(result.digest, scores, state)

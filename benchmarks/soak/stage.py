@@ -50,7 +50,7 @@ class Stage:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         app = f"soak{uuid.uuid4().hex[:8]}"
-        names = ("items", "control", "scores", "dlq", "ledger")
+        names = ("items", "control", "acks", "scores", "dlq", "ledger")
         topics = {"events": [f"{app}.events"], **{name: f"{app}.{name}" for name in names}}
         self.given = {"app": app, "topics": {**topics, "partitions": 2}, **SMALL}
         self.log, self.diary = self.folder / "worker.log", self.folder / "calls.jsonl"

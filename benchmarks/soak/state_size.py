@@ -67,7 +67,7 @@ class Shop:
 
     def __init__(self, bootstrap: str, folder: Path, megabytes: int, events: int) -> None:
         app = f"s{megabytes}"
-        names = ("items", "control", "scores", "dlq", "ledger")
+        names = ("items", "control", "acks", "scores", "dlq", "ledger")
         rows = max(1_024, (megabytes * 1_000_000 - OTHER_BYTES) // ROW_BYTES)
         self._given: dict[str, Any] = {
             "app": app,
