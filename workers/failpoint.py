@@ -8,12 +8,15 @@ import json
 import os
 import signal
 import time
+from typing import TYPE_CHECKING
 
 from stream_mtl.cut import Cut, CutResult
 from stream_mtl.errors import ConfigError
 from stream_mtl.failpoints import FAILPOINTS, Failpoint, unarmed
 from stream_mtl.kafka.calls import Outcome, Recorder, unrecorded
-from workers.ports import Model
+
+if TYPE_CHECKING:
+    from workers.ports import Model
 
 VARIABLE = "STREAM_MTL_FAILPOINT"
 POISON_VARIABLE = "STREAM_MTL_CRASH_ON"
