@@ -79,7 +79,8 @@ class Nursery:
         self._born: list[Child] = []
         self._news = threading.Condition()
         self._one_start = threading.Lock()
-        threading.Thread(target=self._listen, name="nursery", daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, name="nursery", daemon=True)
+        self._listener.start()
         return self
 
     def __exit__(
@@ -92,6 +93,9 @@ class Nursery:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(30)
+        self._listener.join()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
     def start(
         self,
