@@ -11,6 +11,9 @@ from benchmarks.soak.__main__ import PROGRAMS
 from benchmarks.soak.nursery import Nursery
 from benchmarks.soak.row import Ground
 
+# Not here: r5, s and fuzz have a dose among the tests without a broker, r6 measures times.
+HERE = ("r1", "r2", "r3", "r4", "r7", "mixed", "e")
+
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
@@ -20,7 +23,7 @@ def nursery() -> Iterator[Nursery]:
         yield one
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", HERE)
 def test_what_must_hold_under_this_fault_holds(
     nursery: Nursery, kafka_jars: Path, tmp_path: Path, program: str
 ) -> None:
