@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from stream_mtl.config import Config
+from tests.integration.test_control import worker
 from tests.integration.test_trainer import answer, stream_mtl
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -90,3 +91,25 @@ def test_the_history_is_learned_anew_and_the_gate_judges(run: Run) -> None:
     assert worse["lineage"] != same["lineage"]
     assert worse["state_digest"] != same["state_digest"]
     assert worse["verdict"] == "hold back"
+
+
+def test_a_challenger_is_put_in_place_on_a_running_worker(run: Run) -> None:
+    """What it has learned comes in, the lineage says so, and the ledger stays provable over it."""
+    file, summary = run
+    made = answer(stream_mtl(file, "replay", "--from-scratch", "--set", "optimizer.dense_lr=0.002"))
+    with worker(file):
+        unknown = stream_mtl(file, "control", "promote", "--lineage", "nobody", "--wait", "120")
+        assert unknown.returncode == 65
+        assert "there is no challenger 'nobody'" in unknown.stderr + unknown.stdout
+        done = answer(
+            stream_mtl(file, "control", "promote", "--lineage", made["lineage"], "--wait", "120")
+        )
+    assert done["done"] is True
+    assert done["checkpoint"]["name"] == f"challengers/{made['checkpoint']}"
+    after = answer(stream_mtl(file, "run", "trainer", "--until-idle"))
+    assert after["lineage"] not in (summary["lineage"], made["lineage"])
+    assert after["events_consumed"] == summary["events_consumed"] + 2  # the two commands
+    report = answer(stream_mtl(file, "ledger", "verify"))
+    assert (report["gaps"], report["overlaps"], report["digest_equal"]) == (0, 0, True)
+    proof = answer(stream_mtl(file, "replay", "--from-nothing"))
+    assert proof["equal"] is True
