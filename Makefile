@@ -7,6 +7,7 @@ EVENTS ?= 20000
 
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+unexport PYTHONDONTWRITEBYTECODE # every start of a worker would compile torch again: seconds each
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint format types layers unit integration bench bench-learning soak broker schemas lock audit sbom clean
@@ -19,7 +20,7 @@ install: $(READY) ## create .venv with everything, from the locked and hashed li
 $(READY): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $(READY)
 
