@@ -107,7 +107,7 @@ def zombies(
     """One zombie after the other; each successor is the next zombie. Gives the last survivor too."""
     rng = np.random.default_rng(seed)
     tally = Tally()
-    order = [place for place in places if place or not few] if few else list(places)
+    order = [place for place in places if place] if few else list(places)
     folders = ("a", "b")
     current = stage.start(state="a", naive=naive, failpoint=_frozen_at(order[0]))
     for turn in range(count):
@@ -301,7 +301,7 @@ def copies(
     commit on; the naive ones are watched until they have fenced each other often enough, at most 3 minutes.
     """
     over = threading.Event()
-    before, begun = _taken(stage), stage.cut()
+    before = _taken(stage)
     loops = bool(naive) if naive_loops is None else naive_loops
 
     def supervise(state: str) -> None:
@@ -315,6 +315,7 @@ def copies(
             over.wait(0.3)
 
     with Feeder(stage.config(), _RATE, ground.seed):
+        begun = stage.cut()
         threads = [threading.Thread(target=supervise, args=(name,)) for name in ("a", "b")]
         for thread in threads:
             thread.start()
