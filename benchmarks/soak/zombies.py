@@ -35,7 +35,7 @@ _TIMEOUT_MS = 2_000  # of a transaction: a short one, so that standing still bey
 _RATE = 120.0
 _APART_S = 4.0  # half of a slow roll-forward
 _HOUR_MS = 3_600_000  # a clock ahead makes the last commit an old one
-_PING_PONG = 5  # times the job was taken: two at the start, then each takes it back
+_PING_PONG = 4  # times the job was taken: two at the start, then each takes it back
 
 # Where a zombie is frozen; "" is a random moment.
 PLACES = (
