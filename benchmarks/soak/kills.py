@@ -129,11 +129,12 @@ def _asks(stage: Stage) -> bool:
 
 
 def _naive(stage: Stage, ground: Ground) -> Row:
-    """Killed between its two transactions, the naive worker has lost the scores of a cut."""
+    """Killed between its two transactions, the naive worker has lost the scores and dead letters of a cut."""
     fill(stage.config(), 600, ground.seed)
     for _ in range(2):
         worker = stage.start(naive="scores_apart", failpoint="commit.acknowledged:6")
         worker.wait(_WAIT_S)
     stage.finish(naive="scores_apart")
     violations = stage.look()
-    return fails_p("R1", "scores apart from the offsets", violations, {"score missing"})
+    kinds = {"score missing", "poison not dead-lettered"}
+    return fails_p("R1", "scores apart from the offsets", violations, kinds)

@@ -16,7 +16,7 @@ from stream_mtl.kafka.faults import error_of
 from stream_mtl.kafka.publication import Committed, Publication, offsets
 from stream_mtl.kafka.sink import TransactionalSink
 
-_PRUNE_CUTS = 15
+_PRUNE_CUTS = 45
 # The failpoint before such a deletion: it is passed twice a cut, here and in the sink.
 PRUNING = f"commit.beginning:{2 * _PRUNE_CUTS - 1}"
 

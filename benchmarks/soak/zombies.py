@@ -23,6 +23,7 @@ from benchmarks.report import note
 from benchmarks.soak.kills import RARELY
 from benchmarks.soak.naive import PRUNING
 from benchmarks.soak.nursery import Child
+from benchmarks.soak.proxy import until
 from benchmarks.soak.row import Ground, Row, Times, holds_p
 from benchmarks.soak.shop import Feeder, fill
 from benchmarks.soak.stage import Stage, await_it
@@ -32,8 +33,9 @@ FENCED = 76
 PROMPT_S = 5.0  # from waking to the end
 _TIMEOUT_MS = 2_000  # of a transaction: a short one, so that standing still beyond it is cheap
 _RATE = 120.0
+_APART_S = 4.0  # half of a slow roll-forward
 _HOUR_MS = 3_600_000  # a clock ahead makes the last commit an old one
-_PING_PONG = 5  # times the job was taken: two at the start, then each takes it back
+_PING_PONG = 4  # times the job was taken: two at the start, then each takes it back
 
 # Where a zombie is frozen; "" is a random moment.
 PLACES = (
@@ -107,7 +109,7 @@ def zombies(
     """One zombie after the other; each successor is the next zombie. Gives the last survivor too."""
     rng = np.random.default_rng(seed)
     tally = Tally()
-    order = [place for place in places if place or not few] if few else list(places)
+    order = [place for place in places if place] if few else list(places)
     folders = ("a", "b")
     current = stage.start(state="a", naive=naive, failpoint=_frozen_at(order[0]))
     for turn in range(count):
@@ -261,7 +263,9 @@ def supervised(ground: Ground, bootstrap: str) -> Iterator[Row]:
 
 
 def restoring(ground: Ground, bootstrap: str) -> Iterator[Row]:
-    """Two copies start at once after a silence and have much to fold again: neither has a commit to show."""
+    """Two copies start after a silence and have much to fold again, the second when the first is half through:
+    neither has a commit to show.
+    """
     for naive in ("slow_fold", "slow_fold+no_claims"):
         stage = _stage(ground, bootstrap, f"r2-{naive.replace('+', '-')}")
         fill(stage.config(), 900, ground.seed)
@@ -270,7 +274,13 @@ def restoring(ground: Ground, bootstrap: str) -> Iterator[Row]:
         before = _taken(stage)
         later = "no_claims" in naive
         taken, changes, _ = copies(
-            stage, ground, naive, ground.dose(15, 60), ahead_ms=_HOUR_MS, naive_loops=later
+            stage,
+            ground,
+            naive,
+            ground.dose(15, 60),
+            ahead_ms=_HOUR_MS,
+            naive_loops=later,
+            apart_s=_APART_S,
         )
         measured = f"{taken - before} times the job was taken, {changes} changes of owner"
         if later:
@@ -296,15 +306,19 @@ def copies(
     seconds: int,
     ahead_ms: int = 0,
     naive_loops: bool | None = None,
+    apart_s: float = 0.0,
 ) -> tuple[int, int, int]:
     """How often a worker took the job, changes of owner in the ledger, and cuts, in that time from the first
     commit on; the naive ones are watched until they have fenced each other often enough, at most 3 minutes.
     """
     over = threading.Event()
-    before, begun = _taken(stage), stage.cut()
+    before = _taken(stage)
     loops = bool(naive) if naive_loops is None else naive_loops
 
     def supervise(state: str) -> None:
+        if apart_s and state == "b":
+            until(lambda: _taken(stage) > before or over.is_set(), 120.0)
+            over.wait(apart_s)
         while not over.is_set():
             worker = stage.start(state=state, naive=naive, clock_ms=ahead_ms)
             while worker.poll() is None and not over.wait(0.05):
@@ -315,6 +329,7 @@ def copies(
             over.wait(0.3)
 
     with Feeder(stage.config(), _RATE, ground.seed):
+        begun = stage.cut()
         threads = [threading.Thread(target=supervise, args=(name,)) for name in ("a", "b")]
         for thread in threads:
             thread.start()

@@ -577,6 +577,7 @@ def test_a_job_is_claimed_as_long_as_it_is_restored(tmp_path: Path) -> None:
                 claims.append((claim, world.notes.replayed))
 
     world = World(tmp_path, sink=Claiming, checkpoint_every=1_000)
+    world.log.fill(PLACES, [b"%d" % n for n in range(100)])
     world.run()
     shutil.rmtree(world.folder / "checkpoints")
     world.run()
