@@ -81,7 +81,8 @@ class Worker:
             seen += cut.records
             rejects = decode_all(cut.records, self._config.source, self._config.topics).rejects
             result = CutResult(cut.number, (), tuple(rejects), {}, "", "", START_MS)
-            self._sink.commit(publication_of(self._config, cut, result, b"%d" % cut.number))
+            ledger = b"%d" % cut.number
+            self._sink.commit(publication_of(self._config, cut, result, ledger, "lineage"))
             self._number += 1
         return seen
 
