@@ -73,7 +73,10 @@ class Memory(Section):
     rows: Positive = Field(8_192, description="rows a task")
     bytes: NonNegative = Field(0, description="bytes a task, instead of rows; 0 = use rows")
     user_share: float = Field(
-        0.01, gt=0, le=1, description="of its room, one user's rows at most; 1 = no limit"
+        1.0,
+        gt=0,
+        le=1,
+        description="of its room, one user's rows at most; 1 = no limit, 0.01 = safe",
     )
     recent: float = Field(
         0.25, gt=0, lt=1, description="two_store: the newest rows' share of room and of draws"

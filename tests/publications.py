@@ -25,6 +25,7 @@ def publication(
         dead_letters=[DeadLetter(b"u1", b"\x00bad", START_MS, (("reason", b"field_missing"),))],
         ledger=b"ledger %d %s" % (number, note.encode()),
         positions=positions,
+        acks=[Output(f"command {number}", b"{}", START_MS)],
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.ladder import leave_out_lists
-from benchmarks.soak.poisoning import UNDEFENDED, Attacked, config_of, shares
+from benchmarks.soak.poisoning import SAFE, UNDEFENDED, Attacked, config_of, shares
 from stream_mtl import build
 from stream_mtl.files import cuts_of_records
 from stream_mtl.hashing import hash64
@@ -28,7 +28,7 @@ def folded(*assignments: str) -> Pipeline:
 
 @pytest.fixture(scope="module")
 def arms() -> dict[str, Pipeline]:
-    return {"on": folded(), "off": folded(*UNDEFENDED)}
+    return {"on": folded(*SAFE), "off": folded(*UNDEFENDED)}
 
 
 def test_one_id_with_half_the_traffic_holds_a_hundredth_of_every_memory(

@@ -149,6 +149,7 @@ class World:
             failpoint=lambda name: None,
             clock=lambda: int(self._seconds() * 1_000),
             elapsed=self._seconds,
+            claims=list,
             spawn=AtOnce,
         )
 

@@ -51,6 +51,7 @@ UNDEFENDED = (
     "optimizer.clip_row_loss=0",
 )
 # Neither changes what is learned by much, both save time.
+SAFE = ("memory.user_share=0.01", "defence.user_share=0.01", "defence.item_burst=4")
 COMMON = (
     "cut.file_span_ms=300000",
     "scoring.min_interval_ms=21600000",
@@ -237,7 +238,8 @@ def main() -> int:
     args = options.parse_args()
     torch.set_num_threads(1)
     gate, text = ["gate.publish=true"] * args.gate, [MINILM] * args.minilm
-    on, off = config_of([*text, *args.set, *gate]), config_of([*text, *UNDEFENDED])
+    on = config_of([*text, *SAFE, *args.set, *gate])
+    off = config_of([*text, *UNDEFENDED])
     encoder = Memo(build(on).parts.encoder) if args.minilm else None
     arms: dict[tuple[str, bool], Arm] = {}
     for defended in (True,) if args.on_only else (True, False):

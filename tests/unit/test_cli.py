@@ -71,6 +71,8 @@ PINNED: dict[str, set[str]] = {
     "dlq show": {"--value"} | KAFKA,
     "dlq replay": {"--reason", "--limit", "--partition", "--offset", "--again", "--dry-run"}
     | KAFKA,
+    "replay": {"--first", "--last", "--from-nothing", "--out", "--from-scratch"} | KAFKA | STATE,
+    "erase": {"--dry-run"} | SENT | KAFKA | STATE,
     "events validate": {"--dialect"},
 }
 

@@ -219,7 +219,7 @@ def test_the_decision_names_the_checkpoint_and_a_second_rollback_of_a_cut_is_ref
         "state_digest": "ab",
         "afresh": ["cart"],
     }
-    assert "another rollback of the same cut" in str(refused["reason"])
+    assert "in the same cut already" in str(refused["reason"])
 
 
 def cut_of(config: Config, number: int, moved: dict[int, int] | None, said: bytes = b"") -> Cut:

@@ -185,6 +185,9 @@ def test_a_command_that_cannot_be_carried_out_changes_nothing_and_says_why(
 
 
 def test_the_last_tasks_cannot_be_retired(config: Config) -> None:
-    ends = [command("retire_task", task=name) for name in ("purchase", "search", "click")]
+    ends = [
+        command("retire_task", task=name, command_id=name)
+        for name in ("purchase", "search", "click")
+    ]
     _, results = folded(config, stream(config, *ends, at=300)[:8])
     assert [d["done"] for d in decisions(results)] == [True, True, False]
