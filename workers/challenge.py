@@ -127,7 +127,7 @@ class _Champion:
             fold = build(config, last.record.lineage)
             restore(fold, start)
         except (ForeignState, CheckpointMissing, ConfigError) as error:
-            self.why = f"the recorded model cannot be folded beside it: {error}"
+            self._give_up(error)
             return
         self._fold = fold
         self._from = start.cuts[0].cut if start.cuts else last.cut + 1
@@ -136,9 +136,18 @@ class _Champion:
         )
 
     def follow(self, entry: Entry, challenger: Pipeline) -> None:
-        if self._fold is not None and entry.cut >= self._from:
+        if self._fold is None or entry.cut < self._from:
+            return
+        try:
             next(self._replayed)
+        except CheckpointMissing as error:  # of a rollback on the way
+            self._give_up(error)
+        else:
             self.contest.feed(self._fold, challenger)
+
+    def _give_up(self, error: Exception) -> None:
+        self.why = f"the recorded model cannot be folded beside it: {error}"
+        self._fold = None
 
     def verdict(self) -> tuple[str, Sequence[str]]:
         if self.why:

@@ -233,6 +233,7 @@ def _states(
 ) -> dict[int, str]:
     """Cut -> digest of the state after it, by the ledger and by what checkpoints there are."""
     comparable = [entry for entry in entries if not differences(entry.record, context)]
+    begun = {entry.cut for entry in entries if entry.record.kind == "lineage"}
     named = {
         e.record.checkpoint.cut: e.record.state_digest
         for e in comparable
@@ -246,7 +247,8 @@ def _states(
             continue
         if manifest is not None and manifest.identity.ledger_hash in hashes:
             named[info.cut] = manifest.state_digest
-    return named
+    # where a lineage began, a checkpoint of that cut may be of before it or of after it
+    return {cut: digest for cut, digest in named.items() if cut not in begun}
 
 
 def keep(folder: Path, fold: Pipeline, context: Context, last: Entry, cluster: str) -> str:
