@@ -36,7 +36,7 @@ class EventWriter:
         self._producer = open_producer({**producer_settings(config), "linger.ms": 5})
         self._hold = hold
         self._failed: list[Any] = []
-        self.written = 0
+        self.written = self._delivered_count = 0
 
     def write(
         self,
@@ -68,10 +68,16 @@ class EventWriter:
         self._raise_failure()
         if left:
             raise BrokerUnavailable(f"{left} events not taken by {self._bootstrap} in {_FLUSH_S} s")
+        if self._delivered_count != self.written:
+            raise BrokerUnavailable(
+                f"{self.written} events were written to {self._bootstrap}, and only {self._delivered_count} reported"
+                " as taken: nobody knows of the others; write them again"
+            )
 
     def _delivered(self, error: Any, message: Any) -> None:
         if error is not None:
             self._failed.append(error)
+        self._delivered_count += 1
 
     def _raise_failure(self) -> None:
         if self._failed:

@@ -34,14 +34,21 @@ def test_every_poisoned_record_becomes_one_dead_letter_and_all_else_is_learned(
     )  # fmt: skip
     summary = answer(stream_mtl(file, "run", "trainer", "--until-idle"))
 
+    # What stands in the log, not what was sent: now and then, on a crowded machine, the client has lost the first
+    # batch of a partition and reported it as taken.
+    topics = (*made.topics.events, made.topics.items)
+    log = Counter(
+        (record.key, record.value) for topic in topics for record in read_topic(made, topic)
+    )
+    assert summary["events_consumed"] == log.total() > 0.99 * EVENTS
     # a duplicate is not refused but passed over; every other poison is refused
-    poisoned = [s for s in simulate("dirty", EVENTS, SEED) if s.poison not in (None, "duplicate")]
-    assert summary["events_consumed"] == EVENTS
+    made_bad = [s for s in simulate("dirty", EVENTS, SEED) if s.poison not in (None, "duplicate")]
+    poisoned = list((Counter((s.key, s.value) for s in made_bad) & log).elements())
     assert summary["events_rejected"] == len(poisoned) > 0.05 * EVENTS
 
     letters = list(read_topic(made, made.topics.dlq))
     short = [letter.value for letter in letters if len(letter.value or b"") < 64 * 1024]
-    expected = Counter(s.value for s in poisoned if len(s.value or b"") < 64 * 1024)
+    expected = Counter(value for _, value in poisoned if len(value or b"") < 64 * 1024)
     assert Counter(short) == expected
     assert len(letters) == len(poisoned)
     reasons = {
