@@ -25,8 +25,11 @@ def click(user: str, item: str, time_ms: int) -> Click:
     )
 
 
+SAFE: dict[str, Any] = {"user_share": 0.01, "item_burst": 4}
+
+
 def shop(**defence: Any) -> Shop:
-    return Shop(Features(), 0, None, Defence(**defence))
+    return Shop(Features(), 0, None, Defence(**{**SAFE, **defence}))
 
 
 def free() -> Shop:
