@@ -67,7 +67,7 @@ class Forked:
             raise SaveFailed(
                 "stuck",
                 f"the process that writes the checkpoint said nothing for {SILENT_S:.0f} s and was ended; "
-                "is the disk alive? checkpoint.copy = clone writes without another process",
+                "is the disk alive? checkpoint.copying = clone writes without another process",
             ) from error
         except OSError as error:
             raise SaveFailed("bug", f"the writing process was lost: {error}") from error

@@ -19,8 +19,8 @@ from torch import Tensor
 from stream_mtl import config
 from stream_mtl.batch import Batch
 from stream_mtl.errors import ConfigError
-from stream_mtl.gate import Verdict, Window, decide, limits
-from stream_mtl.prequential import logits
+from stream_mtl.gate import Verdict, Window, decide, limits, usable_windows
+from stream_mtl.prequential import log_loss, logits
 from stream_mtl.publish_gate import is_judged
 from stream_mtl.tasks.base import TaskKind
 
@@ -89,9 +89,7 @@ class Contest:
                 f"gate.target = {target!r} has no row that both models judged; the tasks that have: "
                 f"{', '.join(windows) or 'none'}"
             )
-        users = self._settings.users
-        usable = {n: w for n, w in windows.items() if n == target or _bears(w, users)}
-        return decide(usable, target, limits(self._settings), seed)
+        return decide(usable_windows(windows, self._settings), target, limits(self._settings), seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +121,8 @@ def _window(rows: _Rows) -> Window:
     return Window(
         np.concatenate(rows.user),
         label_N,
-        _loss(champion_N, label_N),
-        _loss(challenger_N, label_N),
+        log_loss(champion_N, label_N > 0),
+        log_loss(challenger_N, label_N > 0),
         float((1 / (1 + np.exp(-challenger_N))).sum()),
         champion_predicted=float((1 / (1 + np.exp(-champion_N))).sum()),
     )
-
-
-def _loss(logit_N: Floats, label_N: Floats) -> Floats:
-    return np.asarray(np.logaddexp(0.0, np.where(label_N > 0, -logit_N, logit_N)))
-
-
-def _bears(window: Window, users: int) -> bool:
-    """A rare task that says nothing yet must not keep the verdict from the others."""
-    return len(np.unique(window.user_N)) >= users and 0 < window.label_N.sum() < len(window.label_N)

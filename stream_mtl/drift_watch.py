@@ -23,7 +23,7 @@ from stream_mtl.cut import DriftAlarm
 from stream_mtl.drift import DETECTORS
 from stream_mtl.drift.base import Detector
 from stream_mtl.errors import ConfigError
-from stream_mtl.prequential import Floats, entropy
+from stream_mtl.prequential import Floats, entropy, log_loss
 from stream_mtl.state import State, nest, unnest
 
 SIGNALS = ("entropy", "calibration")
@@ -57,7 +57,7 @@ class TaskWatch:
 
     def observe(self, logit_N: Floats, label_N: Floats) -> list[tuple[str, bool]]:
         """Labels in the order in which they came; returns (signal, rose) of the alarms."""
-        loss_N = np.logaddexp(0.0, np.where(label_N > 0.5, -logit_N, logit_N))
+        loss_N = log_loss(logit_N, label_N > 0.5)
         rows_N3 = np.stack((loss_N, 1 / (1 + np.exp(-logit_N)), label_N), 1)
         if self._waiting:
             rows_N3 = np.concatenate((np.array(self._waiting), rows_N3))

@@ -133,6 +133,19 @@ def decide(
     return Verdict("promote", tuple(_told(name, gap) for name, gap in gaps.items()))
 
 
+def usable_windows(windows: Mapping[str, Window], settings: config.Gate) -> dict[str, Window]:
+    """The target's, and those that say something: a rare task must not keep the gate from seeing harm in the others."""
+    return {
+        name: window
+        for name, window in windows.items()
+        if name == settings.target
+        or (
+            len(np.unique(window.user_N)) >= settings.users
+            and 0 < window.label_N.sum() < len(window.label_N)
+        )
+    }
+
+
 def difference(window: Window, limits: Limits, seed: int) -> Gap:
     """Of the challenger from the champion, with the bootstrap's one-sided bounds at `alpha`."""
     scale = window.scale or entropy(float(window.label_N.mean()))

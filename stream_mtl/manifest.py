@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stream_mtl.errors import CheckpointCorrupt
+from stream_mtl.ledger import Context, Entry
 
 MANIFEST, TENSORS, VALUES = "manifest.json", "tensors.safetensors", "state.json"
 MANIFEST_BYTES = 1 << 20  # 1,000 partitions take about 80 kB
@@ -57,6 +58,29 @@ class Identity(Strict):
     code: Word
     environment: Annotated[dict[Word, Word], Field(max_length=50)]
 
+    @classmethod
+    def after(cls, last: Entry, context: Context, cluster: str) -> Identity:
+        """Of the state that a fold has after a ledger record."""
+        record = last.record
+        return cls(
+            cluster=cluster,
+            app=context.app,
+            job="trainer",
+            lineage=context.lineage,
+            cut=last.cut,
+            ledger_hash=last.hash,
+            ledger_offset=last.offset,
+            positions={topic: dict(offsets) for topic, offsets in record.positions.items()},
+            topic_ids={
+                name: Topic(id=one.id, partitions=one.partitions)
+                for name, one in context.topic_ids.items()
+            },
+            fold_version=context.fold_version,
+            config_hash=context.config_hash,
+            code=context.code,
+            environment=dict(context.environment),
+        )
+
 
 class Manifest(Strict):
     """`files` names every file beside the manifest; the names are fixed, so none can hold a path."""
@@ -86,7 +110,7 @@ def folder_name(manifest: Manifest, raw: bytes) -> str:
     return f"ck1-{manifest.identity.cut:012d}-{manifest.incarnation}-{digest}"
 
 
-def cut_of(name: str) -> int:
+def cut_number(name: str) -> int:
     """The cut in a checkpoint's name."""
     return int(name.split("-")[1])
 

@@ -32,9 +32,9 @@ from stream_mtl.events import AnyEvent, Outcome
 from stream_mtl.ledger import FOLD_VERSION
 from stream_mtl.orders import Orders
 from stream_mtl.parts import Parts
-from stream_mtl.refused_rows import events_behind, examples
+from stream_mtl.refused_rows import Refused, examples
 from stream_mtl.rollback import rolled_back, tasks_afresh
-from stream_mtl.scoring import Moment
+from stream_mtl.scoring import Moment, Scored
 from stream_mtl.serde import FILE_TOPIC, Decoded, decode_all
 from stream_mtl.state import State
 from stream_mtl.step_report import StepReport
@@ -73,13 +73,13 @@ class Pipeline:
         outcomes = self._join_and_look(events, counts)
         outcomes += self._advance(cut, decoded)
         counts["bare_purchases"] += self.parts.join.counts["bare_purchases"] - bare
-        examples = self._examples(self._learn(outcomes, counts), cut, counts)
+        refused = self._learn(outcomes, counts)
         decided, drifts = self._decided(), self.parts.reactions.drifts
         obeyed, said = obey(self, decoded.commands, self._moment(cut), cut.targets, cut.number)
-        scores, left_out = self._publish(cut, counts)
-        outputs = (*said, *scores)
-        decisions = (*decided, *obeyed, *left_out)
-        rejects = (*decoded.rejects, *examples)
+        scored = self._publish(cut, counts)
+        outputs = (*said, *scored.outputs)
+        decisions = (*decided, *obeyed, *too_large(scored.left_out))
+        rejects = (*decoded.rejects, *examples(refused, cut, self.config))
         return self._close(cut, rejects, outputs, decisions, drifts, counts, event_time)
 
     # ---- the stages, in order
@@ -134,7 +134,7 @@ class Pipeline:
             self._predict([self.parts.features.open(joined.exposures)])
         return list(joined.outcomes)
 
-    def _learn(self, outcomes: Sequence[Outcome], counts: Counter[str]) -> list[Batch]:
+    def _learn(self, outcomes: Sequence[Outcome], counts: Counter[str]) -> list[Refused]:
         """Judge what was served, then train on it; late labels mend the memories first.
 
         Gives the rows of the steps that were refused.
@@ -167,21 +167,9 @@ class Pipeline:
             counts["steps"] += 1
             parts.reactions.stepped(batch)
             if self.reports[-1].nonfinite:
-                refused.append(batch)
+                refused.append(Refused(self.reports[-1].step, batch))
+                counts["nonfinite_rows"] += len(batch)
         return refused
-
-    def _examples(self, refused: Sequence[Batch], cut: Cut, counts: Counter[str]) -> list[Reject]:
-        """The refused rows as rejects: nobody learns from them, so somebody should see them."""
-        if not refused:
-            return []
-        behind, tasks = events_behind(cut, self.config), list(self.config.tasks)
-        steps = [report.step for report in self.reports if report.nonfinite]
-        counts["nonfinite_rows"] += sum(map(len, refused))
-        return [
-            reject
-            for batch, step in zip(refused, steps, strict=True)
-            for reject in examples(batch, step, tasks, behind)
-        ]
 
     def _decided(self) -> list[Decision]:
         """What the fold itself has decided in this cut."""
@@ -194,17 +182,13 @@ class Pipeline:
         verdicts = parts.publish_gate.decide(parts.evaluation.forgetting)
         return [*refused, *parts.reactions.take(), *verdicts]
 
-    def _publish(self, cut: Cut, counts: Counter[str]) -> tuple[list[Output], list[Decision]]:
-        """Scores, and what was left out of them: a record that no topic takes would block the cut for ever."""
+    def _publish(self, cut: Cut, counts: Counter[str]) -> Scored:
         if self.parts.publish_gate.held:
             counts["held_back"] += 1
         scored = self.parts.scoring.publish(self._moment(cut))
         counts["scored_rows"] += scored.rows
-        limit = self.config.scoring.max_record_bytes
-        outputs = [one for one in scored.outputs if len(one.value or b"") <= limit]
-        counts["scores"] += sum(output.value is not None for output in outputs)
-        too_large = len(scored.outputs) - len(outputs)
-        return outputs, [{"kind": "score_too_large", "records": too_large}] if too_large else []
+        counts["scores"] += sum(output.value is not None for output in scored.outputs)
+        return scored
 
     def _moment(self, cut: Cut) -> Moment:
         return Moment(
@@ -276,20 +260,6 @@ class Pipeline:
         self.parts.scoring.retire(self.tasks.retired)
         self.parts.features.retire(self.tasks.retired)
 
-    @property
-    def paused(self) -> bool:
-        """Whether a command asked that only commands be read."""
-        return self.orders.paused
-
-    def erased_before(self, then_ms: int) -> int:
-        """The newest cut in which somebody was erased before this wall time; -1 without one."""
-        return self.orders.erasures.due(then_ms)
-
-    @property
-    def discarded(self) -> Sequence[Sequence[int]]:
-        """Of every rollback the cut it went back to and the one it was said in."""
-        return self.orders.discarded
-
     def fits(self, saved: Mapping[str, Any]) -> list[str]:
         """Tasks whose own parts would begin anew with `roll_back`. Raises the StateError that it would."""
         rolled_back(self.parts.state(), saved, self._compose(self.config).state())
@@ -349,6 +319,11 @@ class Pipeline:
             "recall": self.parts.recall.summary(),
             "tasks": self.quality(),
         }
+
+
+def too_large(left_out: int) -> list[Decision]:
+    """What the ledger says of scores that were left out."""
+    return [{"kind": "score_too_large", "records": left_out}] if left_out else []
 
 
 def _chunks(events: Sequence[AnyEvent], size: int) -> Iterator[Sequence[AnyEvent]]:

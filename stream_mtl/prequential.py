@@ -18,6 +18,11 @@ LABELS, POSITIVES, LOG_LOSS, PROBABILITY, NDCG, LISTS, GAUC, GROUPED = range(8)
 NDCG_AT = 10
 
 
+def log_loss(logit_N: Floats, positive_N: npt.NDArray[np.generic]) -> Floats:
+    """In nats, of each row."""
+    return np.asarray(np.logaddexp(0.0, np.where(positive_N, -logit_N, logit_N)))
+
+
 def logits(probability: Floats) -> Floats:
     """Log-odds, finite also for 0 and 1."""
     clipped = np.clip(probability, 1e-7, 1 - 1e-7)
@@ -68,7 +73,7 @@ class Sums:
         positive_N = (label_N > 0.5).astype(np.int64)
         flat_N = (task_N * 2 + positive_N) * BUCKETS + buckets(logit_N)
         np.add.at(self.histogram_T2H.reshape(-1), flat_N, 1.0)
-        loss_N = np.logaddexp(0.0, np.where(positive_N, -corrected_N, corrected_N))
+        loss_N = log_loss(corrected_N, positive_N)
         columns_N4 = np.stack(
             (np.ones_like(loss_N), positive_N, loss_N, 1.0 / (1.0 + np.exp(-corrected_N))), axis=1
         )

@@ -29,9 +29,9 @@ from torch import Tensor
 from stream_mtl import config
 from stream_mtl.batch import Batch
 from stream_mtl.errors import ConfigError
-from stream_mtl.gate import Verdict, Window, decide, limits
+from stream_mtl.gate import Verdict, Window, decide, limits, usable_windows
 from stream_mtl.hashing import hash64
-from stream_mtl.prequential import logits
+from stream_mtl.prequential import log_loss, logits
 from stream_mtl.serving import Prediction, Serving
 from stream_mtl.state import State, nest, unnest
 from stream_mtl.tasks.base import TaskKind
@@ -102,7 +102,7 @@ class PublishGate:
             columns = {"user": batch.user_key_B[known_B].numpy().view(np.float64), "label": label_N}
             for one, one_BC in said.items():
                 logit_N = logits(one_BC[known_B, column].double().numpy()) + offset_N
-                columns[one] = np.logaddexp(0.0, np.where(label_N > 0, -logit_N, logit_N))
+                columns[one] = log_loss(logit_N, label_N > 0)
                 probability = "predicted" if one == "challenger" else "champion_predicted"
                 columns[probability] = 1 / (1 + np.exp(-logit_N))
             self._rows[name].append(np.stack([columns[name] for name in COLUMNS], 1))
@@ -116,7 +116,7 @@ class PublishGate:
         windows = {
             name: self._window(name, lost[name]) for name in self._judged if self._rows[name]
         }
-        usable = {name: w for name, w in windows.items() if self._is_usable(name, w)}
+        usable = usable_windows(windows, self._settings)
         seed = hash64(f"publish gate/{self._seed}/{self._windows}")
         verdict = decide(
             usable, self._settings.target, limits(self._settings), seed, serving=not self.held
@@ -163,13 +163,6 @@ class PublishGate:
             forgetting,
             champion_predicted=float(rows["champion_predicted"].sum()),
         )
-
-    def _is_usable(self, name: str, window: Window) -> bool:
-        """A rare task that says nothing yet must not keep the gate from seeing harm in the others."""
-        if name == self._settings.target:
-            return True
-        users = len(np.unique(window.user_N))
-        return users >= self._settings.users and 0 < window.label_N.sum() < len(window.label_N)
 
     def _clear(self) -> None:
         self._rows, self._labels = {name: [] for name in self._judged}, 0

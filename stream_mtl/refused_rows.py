@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from pydantic_core import to_json
 
@@ -23,10 +24,26 @@ MOST = 100  # letters a step; the decision in the ledger tells how many rows the
 NOWHERE: Coordinates = ("", -1, -1)  # of the letter's headers: it is no record to be sent again
 
 
-def examples(
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The rows of a step that was not taken."""
+
+    step: int
+    batch: Batch
+
+
+def examples(refused: Sequence[Refused], cut: Cut, config: Config) -> list[Reject]:
+    """Nobody learns from these rows, so somebody should see them: a reject each, `MOST` a step."""
+    if not refused:
+        return []
+    behind, tasks = events_behind(cut, config), list(config.tasks)
+    return [reject for one in refused for reject in of_step(one.batch, one.step, tasks, behind)]
+
+
+def of_step(
     batch: Batch, step: int, tasks: Sequence[str], behind: Mapping[int, Coordinates]
 ) -> list[Reject]:
-    """A reject for each of the first `MOST` rows. `behind`: list key -> where its event stands."""
+    """`behind`: list key -> where its event stands."""
     first = batch.rows(0, MOST)
     columns = (first.row_key_B, first.list_key_B, first.user_key_B, first.time_B)
     rows = zip(*(c.tolist() for c in columns), strict=True)

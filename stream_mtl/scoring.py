@@ -45,6 +45,7 @@ class Moment:
 class Scored:
     outputs: tuple[Output, ...]
     rows: int  # (user or query, candidate) pairs that went through the model
+    left_out: int = 0  # records above `scoring.max_record_bytes`: no topic takes them, and the cut would wait for ever
 
 
 def list_value(config: Config, key: str, retired: Collection[str] = ()) -> dict[str, float]:
@@ -131,11 +132,13 @@ class Scoring:
         user_lists, user_rows = self._lists("user", users, moment)
         query_lists, query_rows = self._lists("query", queries, moment)
         popular = [self._popular(domain, moment) for domain in domains]
-        outputs = (*tombstones, *user_lists, *query_lists, *popular)
+        made = (*tombstones, *user_lists, *query_lists, *popular)
+        limit = self._settings.max_record_bytes
+        outputs = tuple(one for one in made if len(one.value or b"") <= limit)
         for output in outputs:
             if output.value is not None:
                 self._published[output.key] = moment.event_time
-        return Scored(outputs, user_rows + query_rows)
+        return Scored(outputs, user_rows + query_rows, len(made) - len(outputs))
 
     def erase_user(self, user_id: str, moment: Moment) -> Output:
         """The tombstone of an erased user, who is also taken off the waiting list."""

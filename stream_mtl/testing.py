@@ -289,17 +289,6 @@ class SumFold:
             tuple(decisions),
         )
 
-    @property
-    def paused(self) -> bool:
-        return self.orders.paused
-
-    def erased_before(self, then_ms: int) -> int:
-        return self.orders.erasures.due(then_ms)
-
-    @property
-    def discarded(self) -> Sequence[Sequence[int]]:
-        return self.orders.discarded
-
     def fits(self, saved: Mapping[str, Any]) -> list[str]:
         return []
 

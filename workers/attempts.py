@@ -6,15 +6,14 @@ a death without goodbye the next cuts are written down before they are folded.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stream_mtl.ledger import Partition, Positions
+from workers.durable_file import replace_text
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,25 +57,10 @@ class AttemptsFile:
             return Attempts()
 
     def write(self, attempts: Attempts) -> None:
-        beside = self._path.with_suffix(".new")
         try:
-            with beside.open("w", encoding="utf-8") as file:
-                json.dump(_json(attempts), file)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self._path)
-            self._sync_folder()
+            replace_text(self._path, json.dumps(_json(attempts)))
         except OSError as error:
             _LOG.warning("%s cannot be written: %s", self._path, error.strerror)
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
-
-    def _sync_folder(self) -> None:
-        descriptor = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def remaining(trial: Trial) -> Trial | None:

@@ -13,7 +13,7 @@ from stream_mtl.ledger import Entry, cut_of, decode, links, ranges_of
 from stream_mtl.ledger_audit import Published, Rebuild, Report, verify
 from stream_mtl.recovery import COLD_START, Fold, ReadRanges, lineage_reason
 from workers.ports import wall_ms
-from workers.shelves import existing_store
+from workers.stores import existing_store, saved_states
 
 
 class Refold:
@@ -57,7 +57,8 @@ def verify_ledger(config: Config) -> Report:
     fold = build(config, lineage)
     store = existing_store(config)
     first = _first_cut(fold, kept, _comparable(config, kept[-1].record), store)
-    states = _states(store, kept)
+    hashes = {e.hash for e in kept if e.record.lineage == lineage}
+    states = {} if store is None else saved_states(store, hashes)
     source = Source(config, wall_ms)
     try:
         source.open(kept[-1].positions)
@@ -67,22 +68,6 @@ def verify_ledger(config: Config) -> Report:
         return verify(entries, _Nothing(), published, horizon, repeats_allowed)
     finally:
         source.close()
-
-
-def _states(store: CheckpointStore | None, kept: Sequence[Entry]) -> dict[int, str]:
-    """Cut -> state digest of the checkpoints that this ledger knows, of its newest lineage."""
-    if store is None:
-        return {}
-    hashes = {e.hash for e in kept if e.record.lineage == kept[-1].record.lineage}
-    found = {}
-    for info in store.list():
-        try:
-            manifest = store.manifest(info.name)
-        except CheckpointCorrupt:
-            continue
-        if manifest.identity.ledger_hash in hashes:
-            found[info.cut] = manifest.state_digest
-    return found
 
 
 class _Nothing:

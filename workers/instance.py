@@ -18,6 +18,7 @@ from types import TracebackType
 from stream_mtl.errors import Fenced, StorageError
 from stream_mtl.kafka.publication import Claim
 from stream_mtl.ledger import Entry
+from workers.durable_file import replace_text
 
 SILENCE_MS = 30_000  # another instance that has not committed for so long is taken for dead
 _ID = re.compile(r"[a-z0-9]{16}")
@@ -77,12 +78,7 @@ def _instance_id(path: Path) -> str:
     if path.exists() and _ID.fullmatch(known := path.read_text(errors="replace").strip()):
         return known
     fresh = secrets.token_hex(8)
-    beside = path.with_suffix(".new")
-    with beside.open("w") as file:
-        file.write(fresh + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    beside.rename(path)
+    replace_text(path, fresh + "\n")
     return fresh
 
 

@@ -16,6 +16,7 @@ from stream_mtl.cut import Cut, Range, Record
 from stream_mtl.failpoints import Failpoint
 from stream_mtl.kafka.publication import Claim, Committed, Publication, noted_claim
 from stream_mtl.ledger import Partition
+from stream_mtl.orders import Orders
 from stream_mtl.recovery import Fold
 from workers.failpoint import CALLS_VARIABLE, recorder
 
@@ -25,20 +26,10 @@ Stopped = Callable[[], bool]
 class Model(Fold, Protocol):
     """A fold that can also tell how it is doing."""
 
+    orders: Orders
+
     @property
     def reports(self) -> Sequence[Any]: ...
-
-    @property
-    def paused(self) -> bool: ...
-
-    def erased_before(self, then_ms: int) -> int:
-        """The newest cut in which somebody was erased before this wall time; -1 without one."""
-        ...
-
-    @property
-    def discarded(self) -> Sequence[Sequence[int]]:
-        """Of every rollback the cut it went back to and the one it was said in."""
-        ...
 
     def fits(self, saved: Mapping[str, Any]) -> list[str]:
         """Tasks that would begin anew with `roll_back`. Raises the StateError that it would."""

@@ -14,16 +14,23 @@ from pathlib import Path
 from stream_mtl.checkpoint import CheckpointInfo, CheckpointStore
 from stream_mtl.config import Config, fold_hash
 from stream_mtl.environment import code_fingerprint
-from stream_mtl.errors import CheckpointCorrupt, ConfigError, ForeignState, RollForwardMismatch
+from stream_mtl.errors import ConfigError, ForeignState, RollForwardMismatch
 from stream_mtl.ledger import Context, Entry, decode, links
-from stream_mtl.manifest import Identity, Manifest, Topic
+from stream_mtl.manifest import Identity, Manifest
 from stream_mtl.pipeline import Pipeline
-from stream_mtl.recovery import ReadRanges, differences, find_start, restore, roll_forward
+from stream_mtl.recovery import (
+    Candidates,
+    ReadRanges,
+    differences,
+    find_start,
+    restore,
+    roll_forward,
+)
 from stream_mtl.snapshot import snapshot
 from stream_mtl.state import State
 from workers.ports import wall_ms
 from workers.rollback import loader
-from workers.shelves import existing_store
+from workers.stores import existing_store, saved_states
 
 Told = Callable[[int, int], None]  # cuts done, cuts in all
 
@@ -172,7 +179,7 @@ def prove(
         )
         fold = build(config, context.lineage)
         restore(fold, start)
-        audit = _Audit(context, _states(archive.store, entries, context), low)
+        audit = _Audit(context, _states(archive.before(high + 1), entries, context), low)
         try:
             replayed = roll_forward(
                 fold, start, archive.read, loader(archive.before(high + 1), config), compare=False
@@ -228,9 +235,7 @@ class _Audit:
                 self.fault = f"cut {entry.cut}: the state's digest is not that of its checkpoint"
 
 
-def _states(
-    store: CheckpointStore | None, entries: Sequence[Entry], context: Context
-) -> dict[int, str]:
+def _states(store: Candidates, entries: Sequence[Entry], context: Context) -> dict[int, str]:
     """Cut -> digest of the state after it, by the ledger and by what checkpoints there are."""
     comparable = [entry for entry in entries if not differences(entry.record, context)]
     begun = {entry.cut for entry in entries if entry.record.kind == "lineage"}
@@ -238,38 +243,13 @@ def _states(
         e.record.checkpoint.cut: e.record.state_digest
         for e in comparable
         if e.record.checkpoint is not None and e.record.state_digest is not None
-    }
-    hashes = {entry.hash for entry in comparable if entry.record.kind == "cut"}
-    for info in store.list() if store is not None else []:
-        try:
-            manifest = store.manifest(info.name) if store is not None else None
-        except CheckpointCorrupt:
-            continue
-        if manifest is not None and manifest.identity.ledger_hash in hashes:
-            named[info.cut] = manifest.state_digest
+    } | saved_states(store, {entry.hash for entry in comparable if entry.record.kind == "cut"})
     # where a lineage began, a checkpoint of that cut may be of before it or of after it
     return {cut: digest for cut, digest in named.items() if cut not in begun}
 
 
 def keep(folder: Path, fold: Pipeline, context: Context, last: Entry, cluster: str) -> str:
     """The state of a fold as a checkpoint of its own; its name."""
-    identity = Identity(
-        cluster=cluster,
-        app=context.app,
-        job="trainer",
-        lineage=context.lineage,
-        cut=last.cut,
-        ledger_hash=last.hash,
-        ledger_offset=last.offset,
-        positions={topic: dict(offsets) for topic, offsets in last.record.positions.items()},
-        topic_ids={
-            name: Topic(id=one.id, partitions=one.partitions)
-            for name, one in context.topic_ids.items()
-        },
-        fold_version=context.fold_version,
-        config_hash=context.config_hash,
-        code=context.code,
-        environment=dict(context.environment),
-    )
+    identity = Identity.after(last, context, cluster)
     saved = CheckpointStore(folder).save(snapshot(fold.state()), identity, "replay", wall_ms())
     return saved.info.name

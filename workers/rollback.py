@@ -44,6 +44,9 @@ class Aim:
 
     def at(self, cut: Cut, fold: Model) -> Cut:
         """The cut with the targets of its rollbacks; the same cut where it holds none."""
+        control = self.config.topics.control
+        if all(one.start == one.stop for one in cut.ranges if one.topic == control):
+            return cut
         commands = [
             one
             for one in self._commands(cut.records)
@@ -71,7 +74,7 @@ class Aim:
         elif cut is not None:
             found, wanted = [i for i in known if i.cut <= int(str(cut))], f"at or before cut {cut}"
         else:
-            lasting = [i for i in known if not _discarded(i, fold.discarded)]
+            lasting = [i for i in known if not _discarded(i, fold.orders.discarded)]
             found, wanted = (
                 lasting[1:],
                 "before the newest; `cut` or `checkpoint` names another one",

@@ -28,7 +28,7 @@ from stream_mtl.failpoints import Failpoint
 from stream_mtl.headroom import Headroom
 from stream_mtl.kafka.publication import Committed
 from stream_mtl.ledger import Durable, decode, encode_cut
-from stream_mtl.manifest import Identity, Topic
+from stream_mtl.manifest import Identity
 from stream_mtl.rollback import begun
 from workers.attempts import AttemptsFile
 from workers.failpoint import POISON_VARIABLE, VARIABLE, armed, deadly
@@ -182,10 +182,14 @@ class Trainer:
             self._observer.tick()
             self._prove_after_standstill()
             self._note_written()
-            if self._options.until_idle and not self._fold.paused and self._ports.source.at_end:
+            if (
+                self._options.until_idle
+                and not self._fold.orders.paused
+                and self._ports.source.at_end
+            ):
                 return
             resting = self._breaker.open and not self._rest.over(self._ports.elapsed())
-            if resting or self._fold.paused:
+            if resting or self._fold.orders.paused:
                 self._hold()
                 continue
             self._tell_of_holding(False)
@@ -301,11 +305,11 @@ class Trainer:
 
     def _tell_of_holding(self, holding: bool) -> None:
         if holding or self._held:
-            self._observer.holding(self._fold.paused, self._ports.source.lag())
+            self._observer.holding(self._fold.orders.paused, self._ports.source.lag())
         self._held = holding
 
     def _why_held(self) -> str:
-        if self._fold.paused:
+        if self._fold.orders.paused:
             return (
                 "a command paused reading, so the end of the input is never reached; `stream-mtl control resume`"
                 " reads on"
@@ -376,35 +380,14 @@ class Trainer:
         """Hand the committed state to the writer; still busy means this one is left out."""
         assert self._last is not None
         self._pace.began(self._ports.elapsed())
+        identity = Identity.after(self._last, self._context, self._cluster)
         began = self._writer.start(
-            self._fold.state, self._identity(), self._instance.incarnation, self._ports.clock()
+            self._fold.state, identity, self._instance.incarnation, self._ports.clock()
         )
         if began:
             self._saved_hash = self._last.hash
         else:
             self._observer.checkpoint(CheckpointFacts(self._last.cut, failure="busy"))
-
-    def _identity(self) -> Identity:
-        assert self._last is not None
-        record = self._last.record
-        return Identity(
-            cluster=self._cluster,
-            app=self._context.app,
-            job="trainer",
-            lineage=self._context.lineage,
-            cut=record.cut,
-            ledger_hash=self._last.hash,
-            ledger_offset=self._last.offset,
-            positions={topic: dict(offsets) for topic, offsets in record.positions.items()},
-            topic_ids={
-                name: Topic(id=one.id, partitions=one.partitions)
-                for name, one in self._context.topic_ids.items()
-            },
-            fold_version=self._context.fold_version,
-            config_hash=self._context.config_hash,
-            code=self._context.code,
-            environment=dict(self._context.environment),
-        )
 
     def _note_written(self) -> None:
         self._observer.trouble("headroom", seconds=self._headroom.seconds(self._ports.clock()))
@@ -428,7 +411,9 @@ class Trainer:
         self._prune_due = False
         try:
             now = self._ports.clock()
-            erased = self._fold.erased_before(now - self._config.checkpoint.erased_hours * _HOUR_MS)
+            erased = self._fold.orders.erasures.due(
+                now - self._config.checkpoint.erased_hours * _HOUR_MS
+            )
             for store in (self._store, challengers(self._config)):
                 if store is not None:
                     store.prune_erased(erased, self._last.cut)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from stream_mtl import metrics as declared
 from stream_mtl.cut import CutResult
-from stream_mtl.manifest import cut_of
+from stream_mtl.manifest import cut_number
 from stream_mtl.metrics import Metrics
 from stream_mtl.throttle import KINDS as THROTTLED
 from stream_mtl.throttle import PREFIX as THROTTLED_AS
@@ -89,7 +89,7 @@ class Watch(Silent):
         self.tick()
         self._health.phase = name
         if name == "restoring" and facts.get("checkpoint"):
-            self._checkpoint_cut = cut_of(str(facts["checkpoint"]))
+            self._checkpoint_cut = cut_number(str(facts["checkpoint"]))
         elif name == "rolling_forward":
             self._metrics.set("rollforward_remaining_cuts", float(facts.get("remaining", 0)))
         elif name == "restored":

@@ -24,8 +24,8 @@ from stream_mtl.hashing import hash64
 from stream_mtl.kafka.produce import EventWriter
 from stream_mtl.kafka.reading import read_topic
 from workers.control import command, send
+from workers.erasure_dry_run import would_erase
 from workers.ports import wall_ms
-from workers.rehearse_erasure import would_erase
 
 AT_ONCE = ("checkpoint.erased_hours=0",)
 _EVENTS = 1_500

@@ -15,6 +15,11 @@ _MISSING = {
     KafkaError._UNKNOWN_TOPIC,
     KafkaError._UNKNOWN_PARTITION,
 }
+_FENCED = {
+    KafkaError._FENCED,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+}
 _DENIED = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -28,6 +33,11 @@ _DENIED = {
 def is_missing(error: KafkaError) -> bool:
     """Does the error say that a topic or partition does not exist?"""
     return error.code() in _MISSING
+
+
+def is_fenced(error: KafkaError) -> bool:
+    """Has another producer of the same transactional id come?"""
+    return error.code() in _FENCED
 
 
 def is_denied(error: KafkaError) -> bool:

@@ -37,7 +37,7 @@ from stream_mtl.config import Config
 from stream_mtl.errors import BrokerUnavailable, CommitIndefinite, ConfigError, Fenced
 from stream_mtl.failpoints import Failpoint, unarmed
 from stream_mtl.kafka.calls import Outcome, Recorder, unrecorded
-from stream_mtl.kafka.faults import CALL_S, error_of, is_denied
+from stream_mtl.kafka.faults import CALL_S, error_of, is_denied, is_fenced
 from stream_mtl.kafka.ledger_log import last_record
 from stream_mtl.kafka.ownership import Place
 from stream_mtl.kafka.publication import (
@@ -61,11 +61,6 @@ from stream_mtl.kafka.tripwire import Tripwire
 PATIENCE_S = 600.0  # how long an open outcome waits for the broker to come back
 _ATTEMPTS = 8  # of one cut, before we give up: the fault is then not a passing one
 _NO_CUT = -1  # in the diary: a call that is of no cut
-_FENCED = {
-    KafkaError._FENCED,
-    KafkaError.PRODUCER_FENCED,
-    KafkaError.INVALID_PRODUCER_EPOCH,
-}
 
 
 class _Aborted(Exception):
@@ -289,7 +284,7 @@ class TransactionalSink:
             time.sleep(0.02)
 
     def _raise_if_fenced(self, error: KafkaError, number: int | None) -> None:
-        if error.code() in _FENCED and error.fatal():
+        if is_fenced(error) and error.fatal():
             self._fenced = True
             self._drop()
             at = "while starting" if number is None else f"at cut {number}"

@@ -76,21 +76,7 @@ def main() -> int:
 
 
 def save(fold: Pipeline, context: Context, last: Entry, folder: Path) -> None:
-    identity = Identity(
-        cluster="golden",
-        app=context.app,
-        job="trainer",
-        lineage=context.lineage,
-        cut=last.cut,
-        ledger_hash=last.hash,
-        ledger_offset=last.offset,
-        positions={t: dict(p) for t, p in last.record.positions.items()},
-        topic_ids={},
-        fold_version=context.fold_version,
-        config_hash=context.config_hash,
-        code=context.code,
-        environment=dict(context.environment),
-    )
+    identity = Identity.after(last, context, "golden")
     store = CheckpointStore(folder / "checkpoints")
     store.save(snapshot(fold.state()), identity, "00000000", 1_704_067_200_000)
 

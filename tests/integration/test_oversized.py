@@ -11,6 +11,7 @@ from schemas.scores import REPLAYS_HEADER
 from stream_mtl.config import Config
 from stream_mtl.cut import CutResult, Output, Record
 from stream_mtl.deadletters import KEPT_BYTES
+from stream_mtl.dlq_replay import receipt_of
 from stream_mtl.errors import ConfigError
 from stream_mtl.kafka.ledger_log import read_ledger
 from stream_mtl.kafka.plain_sink import AtLeastOnceSink
@@ -21,10 +22,9 @@ from stream_mtl.kafka.settings import client_settings, open_admin
 from stream_mtl.kafka.sink import TransactionalSink
 from stream_mtl.kafka.source import Source
 from stream_mtl.kafka.topics import ensure_topics
-from stream_mtl.replaying import receipt_of
 from stream_mtl.serde import decode_all
 from tests.publications import START_MS, publication, read_published
-from workers.replay import Choice, replay_letters
+from workers.dlq_replay import Choice, replay_letters
 from workers.startup import publication_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]

@@ -17,7 +17,7 @@ from stream_mtl.cut import Cut, CutResult, Record, Reject
 from stream_mtl.errors import NumericError
 from stream_mtl.hashing import hash64
 from stream_mtl.pipeline import Pipeline
-from stream_mtl.refused_rows import MOST, events_behind, examples
+from stream_mtl.refused_rows import MOST, events_behind, of_step
 from stream_mtl.serde import decode
 from stream_mtl.step_report import StepReport
 from stream_mtl.testing_rows import SPEC, rows
@@ -100,7 +100,7 @@ def test_no_user_id_is_told(stream: list[Cut]) -> None:
 
 
 def test_a_hundred_rows_a_step_are_told() -> None:
-    assert len(examples(rows(MOST + 28), 1, SPEC.tasks, {})) == MOST
+    assert len(of_step(rows(MOST + 28), 1, SPEC.tasks, {})) == MOST
 
 
 def test_a_label_that_is_not_finite_is_told_as_none() -> None:
@@ -108,7 +108,7 @@ def test_a_label_that_is_not_finite_is_told_as_none() -> None:
     batch = rows(1)
     label_BT = torch.full_like(batch.label_BT, float("inf"))
     bad = replace(batch, label_BT=label_BT, mask_BT=torch.ones_like(batch.mask_BT))
-    (reject,) = examples(bad, 1, SPEC.tasks, {})
+    (reject,) = of_step(bad, 1, SPEC.tasks, {})
     assert set(json.loads(reject.record.value or b"")["labels"].values()) == {None}
 
 
@@ -121,7 +121,7 @@ def test_the_event_behind_a_row_is_named_where_it_lies_in_the_same_cut(stream: l
     assert behind[key] == (record.topic, record.partition, record.offset)
     batch = rows(1)
     mine = replace(batch, list_key_B=torch.tensor([key]))
-    (reject,) = examples(mine, 1, SPEC.tasks, behind)
+    (reject,) = of_step(mine, 1, SPEC.tasks, behind)
     assert json.loads(reject.record.value or b"")["record"] == list(behind[key])
 
 

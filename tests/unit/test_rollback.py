@@ -250,7 +250,7 @@ def test_cuts_of_commands_alone_do_not_move_event_time(config: Config) -> None:
     for number in range(2, 2 + 2 * idle):
         said = command("pause", note=str(number))
         model.step(cut_of(config, number, None, said))
-    assert model.paused
+    assert model.orders.paused
     assert model.parts.watermark.value == before
     # the naive variant counts those cuts too: the partition that is behind goes idle, and time passes it
     partitions = [(config.topics.events[0], 0), (config.topics.events[0], 1)]

@@ -116,7 +116,7 @@ def _store(call: Call) -> CheckpointStore:
     """Reading must not create the folder: a wrong --state is said, not made."""
     from stream_mtl.checkpoint_storage import place_of
     from stream_mtl.errors import ConfigError
-    from workers.shelves import existing_store
+    from workers.stores import existing_store
 
     store = existing_store(call.config())
     if store is None:

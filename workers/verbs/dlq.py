@@ -26,8 +26,8 @@ def ls(call: Call, last: int) -> None:
     """How many dead letters there are by reason, and where the last ones are."""
     from collections import deque
 
+    from stream_mtl.dlq_replay import receipt_of
     from stream_mtl.kafka.reading import read_topic
-    from stream_mtl.replaying import receipt_of
 
     config = call.config()
     replayed = 0
@@ -100,7 +100,7 @@ def replay(
     ends that.
     """
     from schemas.scores import Reason
-    from workers.replay import Choice, replay_letters
+    from workers.dlq_replay import Choice, replay_letters
 
     unknown = sorted(set(reasons) - {reason.value for reason in Reason})
     if unknown:

@@ -24,7 +24,7 @@ def erase(call: Call, user_id: str, dry_run: bool, command_id: str, wait: float)
     """
     if not dry_run:
         return give(call, "erase_user", {"user_id": user_id}, command_id, wait)
-    from workers.rehearse_erasure import would_erase
+    from workers.erasure_dry_run import would_erase
 
     found = would_erase(call.config(), user_id)
     lines = [f"{name:<16} {count}" for name, count in found.counts.items()]

@@ -13,7 +13,7 @@ from schemas.scores import ConnectHeader, Reason
 from stream_mtl.config import DeadLetters
 from stream_mtl.cut import Headers, Record, Reject
 from stream_mtl.deadletters import KEPT_BYTES, MOST_BYTES, dead_letter
-from stream_mtl.replaying import (
+from stream_mtl.dlq_replay import (
     Letter,
     counted_headers,
     is_the_whole,

@@ -8,7 +8,7 @@ from stream_mtl.config import Config
 from stream_mtl.erasure import erase
 from stream_mtl.errors import CheckpointMissing
 from stream_mtl.scoring import Moment
-from workers.shelves import existing_store
+from workers.stores import existing_store
 
 
 @dataclass(frozen=True, slots=True)

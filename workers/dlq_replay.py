@@ -10,11 +10,7 @@ from typing import Any
 from schemas.scores import Reason
 from stream_mtl.config import Config
 from stream_mtl.cut import Record
-from stream_mtl.errors import ConfigError
-from stream_mtl.kafka.reading import read_one, read_topic
-from stream_mtl.kafka.replayer import Replayer, Resend, TooLarge
-from stream_mtl.kafka.topics import input_topics
-from stream_mtl.replaying import (
+from stream_mtl.dlq_replay import (
     Letter,
     Place,
     is_the_whole,
@@ -23,6 +19,10 @@ from stream_mtl.replaying import (
     refusal,
     without_counter,
 )
+from stream_mtl.errors import ConfigError
+from stream_mtl.kafka.dlq_replayer import Replayer, Resend, TooLarge
+from stream_mtl.kafka.reading import read_one, read_topic
+from stream_mtl.kafka.topics import input_topics
 
 _BATCH = 100  # letters a transaction
 

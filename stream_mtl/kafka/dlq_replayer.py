@@ -11,16 +11,10 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from stream_mtl.config import Config
 from stream_mtl.cut import Record
+from stream_mtl.dlq_replay import Letter, counted_headers, receipt
 from stream_mtl.errors import CommitIndefinite, Fenced
-from stream_mtl.kafka.faults import CALL_S, error_of, explain
+from stream_mtl.kafka.faults import CALL_S, error_of, explain, is_fenced
 from stream_mtl.kafka.settings import open_producer, replay_settings
-from stream_mtl.replaying import Letter, counted_headers, receipt
-
-_FENCED = {
-    KafkaError._FENCED,
-    KafkaError.PRODUCER_FENCED,
-    KafkaError.INVALID_PRODUCER_EPOCH,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +105,7 @@ class Replayer:
 
     def _refuse(self, fault: KafkaError) -> None:
         """Abort, and say why; always raises."""
-        if fault.code() in _FENCED:
+        if is_fenced(fault):
             raise Fenced("another `dlq replay` of this app has begun; this one has stopped")
         with contextlib.suppress(KafkaException):
             self._producer.abort_transaction(CALL_S)
