@@ -34,7 +34,7 @@ def main(command: list[str]) -> int:
     if skipped:
         print(
             f"NOT AUDITED: the vulnerability service knows nothing of {len(skipped)} packages ({', '.join(skipped[:5])},"
-            " ...). It is PyPI's JSON API, which mirrors often lack: run this where pypi.org is reachable, or ask"
+            " ...). It is the package index's JSON API, which mirrors often lack: run this where the index itself is reachable, or ask"
             " OSV instead: PIP_AUDIT_VULNERABILITY_SERVICE=osv make audit",
             file=sys.stderr,
         )
