@@ -21,6 +21,7 @@ _RATE = 60.0  # what the worker keeps up with on a small machine
 _EVERY_S = 1.0
 _WARM = 1 / 3  # of the time: tables and memories fill up to their bounds
 _GROWTH = 0.02
+_NAIVE_CRASHES = 4
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,14 @@ def _figures(samples: list[Sample], ground: Ground) -> Iterator[Row]:
 
 
 def _naive(stage: Stage, ground: Ground) -> Row:
-    """Dead letters sent as they come, and a crash before the commit: they are there twice."""
-    fill(stage.config(), 400, ground.seed)
-    worker = stage.start(naive="letters_apart", failpoint="commit.sending:3")
-    assert worker.wait(120.0) == -signal.SIGKILL
+    """Dead letters sent as they come, and crashes before a commit: they are there twice.
+
+    Several crashes, since a cut may have no dead letter.
+    """
+    fill(stage.config(), 800, ground.seed)
+    for _ in range(_NAIVE_CRASHES):
+        worker = stage.start(naive="letters_apart", failpoint="commit.sending:3")
+        assert worker.wait(120.0) == -signal.SIGKILL
     stage.finish(naive="letters_apart")
     kinds = {"poison dead-lettered twice"}
     return fails_p("R7", "dead letters outside the transaction", stage.look(), kinds)

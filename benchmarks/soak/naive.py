@@ -12,6 +12,7 @@ from typing import Any
 
 from confluent_kafka import KafkaException, Producer
 
+from stream_mtl.cut import CutResult
 from stream_mtl.kafka.faults import error_of
 from stream_mtl.kafka.publication import Committed, Publication, offsets
 from stream_mtl.kafka.sink import TransactionalSink
@@ -108,10 +109,10 @@ def prune_first() -> None:
     """Deletes old checkpoints now and then, whether or not an own later commit came: so does a zombie."""
     from workers.trainer import Trainer
 
-    fold_and_commit = Trainer._fold_and_commit
+    fold_and_commit, prune = Trainer._fold_and_commit, Trainer._prune
     cuts = 0
 
-    def pruned(self: Trainer, cut: Any) -> None:
+    def pruned(self: Trainer, cut: Any, tried: bool = False) -> CutResult:
         commit = self._ports.sink.commit
 
         def after_pruning(publication: Publication) -> Committed:
@@ -121,16 +122,17 @@ def prune_first() -> None:
             if cuts % _PRUNE_CUTS == 0:
                 self._note_written()
                 self._prune_due = True
-                self._prune()
+                prune(self)
             return commit(publication)
 
         object.__setattr__(self._ports.sink, "commit", after_pruning)
         try:
-            fold_and_commit(self, cut)
+            return fold_and_commit(self, cut, tried)
         finally:
             object.__setattr__(self._ports.sink, "commit", commit)
 
     Trainer._fold_and_commit = pruned  # type: ignore[method-assign]
+    Trainer._prune = lambda self: None  # type: ignore[method-assign]
 
 
 def forgetful() -> None:
@@ -173,7 +175,7 @@ class StubbornSink(TransactionalSink):
 class ForgetfulSink(TransactionalSink):
     """Settles an open outcome with a new producer, as it should, but sends again without reading the ledger."""
 
-    def _landed(self, publication: Publication) -> int | None:
+    def _landed(self, number: int, sent: bytes) -> int | None:
         return None
 
 

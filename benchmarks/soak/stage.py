@@ -121,13 +121,14 @@ class Stage:
         return read_calls(self.diary)
 
     def committed_after(self, at: float, by_other_than: str = "") -> Call | None:
-        """The first commit that was confirmed after a wall time."""
+        """The first commit of a cut that was confirmed after a wall time."""
         return next(
             (
                 call
                 for call in self.calls()
                 if call.call == "commit"
                 and call.outcome == "ok"
+                and call.cut >= 0
                 and call.at > at
                 and call.by != by_other_than
             ),
@@ -136,9 +137,10 @@ class Stage:
 
     def await_commit(self, after: float, worker: Child, within_s: float = _BOUND_S) -> Call:
         """Wait for the first commit after a wall time; the worker must live meanwhile."""
-        return await_it(lambda: self.committed_after(after), within_s, lambda: self._alive(worker))
+        return await_it(lambda: self.committed_after(after), within_s, lambda: self.alive(worker))
 
-    def _alive(self, worker: Child) -> None:
+    def alive(self, worker: Child) -> None:
+        """AssertionError with the end of its log where it has ended."""
         assert worker.poll() is None, f"the worker ended with {worker.poll()}: {self.tail()}"
 
     def tail(self) -> str:

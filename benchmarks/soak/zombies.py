@@ -123,7 +123,8 @@ def zombies(
             naive=naive,
             failpoint=_frozen_at(following),
         )
-        stage.await_commit(frozen + _TIMEOUT_MS / 1_000, heir)
+        stage.await_commit(frozen, heir)  # which may already stand still at its own failpoint
+        time.sleep(max(0.0, frozen + _TIMEOUT_MS / 1_000 - time.time()))
         wake(stage, current, folders[turn % 2], tally)
         note(f"  R2: zombie {turn + 1} at {place or 'random'}: {tally}")
         current = heir
@@ -140,7 +141,7 @@ def freeze(stage: Stage, worker: Child, place: str, delay_s: float) -> None:
         stage.await_commit(time.time(), worker)
         time.sleep(delay_s)
         worker.send_signal(signal.SIGSTOP)
-    await_it(lambda: _stopped(worker.pid) or None, 120.0)
+    await_it(lambda: _stopped(worker.pid) or None, 120.0, lambda: stage.alive(worker))
 
 
 def _stopped(pid: int) -> bool:

@@ -54,18 +54,25 @@ def last_record(config: Config) -> tuple[int, bytes] | None:
         consumer.close()
 
 
-def committed_offsets(config: Config) -> dict[tuple[str, int], tuple[int, str]]:
+def committed_offsets(
+    config: Config, timeout_s: float = CALL_S, overlook_open: bool = False
+) -> dict[tuple[str, int], tuple[int, str]]:
     """(topic, partition) -> (offset, note) as the group has committed them; absent ones are left out.
 
-    The ledger is the authority, this is the cross-check. `sink.noted_cut` reads the note.
+    The ledger is the authority, this is the cross-check. `publication.noted_cut` reads the note. While a
+    transaction with offsets is open the broker makes us wait for its end; with `overlook_open` it gives those
+    from before. Raises BrokerUnavailable, ConfigError.
     """
-    consumer = open_consumer(consumer_settings(config))
+    settings = consumer_settings(config)
+    if overlook_open:
+        settings = {**settings, "isolation.level": "read_uncommitted"}
+    consumer = open_consumer(settings)
     try:
         wanted = []
         for topic in input_topics(config):
-            found = consumer.list_topics(topic, timeout=CALL_S).topics[topic]
+            found = consumer.list_topics(topic, timeout=timeout_s).topics[topic]
             wanted += [TopicPartition(topic, number) for number in found.partitions]
-        committed = consumer.committed(wanted, timeout=3 * CALL_S)
+        committed = consumer.committed(wanted, timeout=3 * timeout_s)
     except KafkaException as error:
         raise explain(
             error_of(error), "reading committed offsets", config.kafka.bootstrap

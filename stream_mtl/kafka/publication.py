@@ -18,6 +18,7 @@ _NOTE = "stream-mtl/1 cut={cut} by={incarnation}"
 _CLAIM = " id={instance} at={at_ms}"  # who holds the job, and when it said so (its own clock)
 _NOTE_LIMIT = 120  # bytes; brokers allow 4096, the client cuts at NUL
 _NOTED_CUT = re.compile(r"^stream-mtl/1 cut=(\d+) ")
+_NOTED_BY = re.compile(r"^stream-mtl/1 cut=\S+ by=(\S*)")
 _CLAIMED = re.compile(r"^stream-mtl/1 .* id=([a-z0-9]+) at=(\d+)$")
 
 
@@ -97,6 +98,12 @@ def noted_cut(note: str) -> int | None:
     """The cut number in an offset's note; None when somebody else committed it."""
     found = _NOTED_CUT.match(note)
     return int(found.group(1)) if found else None
+
+
+def noted_incarnation(note: str) -> str | None:
+    """Which run of a worker committed an offset; None when somebody else committed it."""
+    found = _NOTED_BY.match(note)
+    return found.group(1) if found else None
 
 
 def noted_claim(note: str) -> Claim | None:

@@ -19,8 +19,13 @@ requires abort                          abort, then the same cut in a new transa
 time-out, transport, unclassified       outcome unknown: drop the producer, start another with the same id
                                         (it ends or aborts what was pending), read the ledger's last record:
                                         it is this cut: done; else send again
+no answer long past its time-out        the same as unknown; the producer is left to its call, not closed
 fatal, fenced                           `Fenced`: another worker owns the job; touch nothing any more
 ======================================  ===========================================================
+
+A worker that stood still may hear of a time-out before it hears that it was fenced, and a new producer would
+fence its successor. So before it starts one it looks whose note the committed offsets bear, and after it (the
+successor may have come in between) that the ledger ends where it left it.
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ import contextlib
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
@@ -38,13 +43,14 @@ from stream_mtl.errors import BrokerUnavailable, CommitIndefinite, ConfigError, 
 from stream_mtl.failpoints import Failpoint, unarmed
 from stream_mtl.kafka.calls import Outcome, Recorder, unrecorded
 from stream_mtl.kafka.faults import CALL_S, error_of, is_denied, is_fenced
-from stream_mtl.kafka.ledger_log import last_record
+from stream_mtl.kafka.ledger_log import committed_offsets, last_record
 from stream_mtl.kafka.ownership import Place
 from stream_mtl.kafka.publication import (
     Claim,
     Committed,
     Publication,
     ledger_wire,
+    noted_incarnation,
     offsets,
     published,
 )
@@ -57,10 +63,16 @@ from stream_mtl.kafka.settings import (
     transactional_settings,
 )
 from stream_mtl.kafka.tripwire import Tripwire
+from stream_mtl.kafka.unanswered import Unanswered, answer_within
 
+_LOOK_S = 1.0  # of one request for the notes; `stop` is heard in between
 PATIENCE_S = 600.0  # how long an open outcome waits for the broker to come back
 _ATTEMPTS = 8  # of one cut, before we give up: the fault is then not a passing one
+_CLOSE_S = 2.0  # for a producer that is given up
+_OVERTIME_S = 2.0  # by which the client may answer later than it was given
 _NO_CUT = -1  # in the diary: a call that is of no cut
+
+T = TypeVar("T")
 
 
 class _Aborted(Exception):
@@ -97,6 +109,8 @@ class TransactionalSink:
         self._group: Any = None
         self._recreations: list[str] = []
         self._fenced = False
+        self._known: int | None = None  # offset of the ledger's last record, as we left it
+        self._predecessors: frozenset[str] = frozenset()  # whose notes were there when we came
 
     def open(self) -> None:
         """Create the producer: ends what an earlier one left pending, and fences it. Then read the ledger.
@@ -106,7 +120,10 @@ class TransactionalSink:
         consumer = open_consumer(consumer_settings(self._config))
         self._group = consumer.consumer_group_metadata()
         consumer.close()
-        self._renew()
+        self._renew(lambda: None)
+        self._predecessors = self._patiently(lambda: self._holders(_LOOK_S))
+        last = self._patiently(lambda: last_record(self._config))
+        self._known = last[0] if last is not None else None
 
     def commit(self, publication: Publication) -> Committed:
         """Make the cut visible, once; returns only when that is confirmed.
@@ -121,17 +138,17 @@ class TransactionalSink:
         while aborted + indefinite < _ATTEMPTS:
             began = time.monotonic()
             try:
-                offset: int | None = self._attempt(publication)
+                offset = self._attempt(publication)
             except _Aborted:
                 aborted += 1
                 continue
             except _Unknown:
                 indefinite += 1
-                self._replace("indefinite", number)
-                offset = self._landed(publication)
-                if offset is None:
+                landed = self._replace("indefinite", number, publication.ledger)
+                if landed is None:
                     continue
-            assert offset is not None
+                offset = landed
+            self._known = offset
             recreations, self._recreations = tuple(self._recreations), []
             ended = time.monotonic()
             return Committed(
@@ -235,12 +252,17 @@ class TransactionalSink:
 
     def _send_offsets(self, producer: Producer, notes: list[Any], noted: int) -> None:
         deadline = time.monotonic() + self._timeout_s
-        self._call(
-            "offsets",
-            noted,
-            lambda: producer.send_offsets_to_transaction(notes, self._group, self._timeout_s),
-            deadline,
-        )
+
+        def send() -> None:
+            """The one call whose time-out the client forgets while the group's coordinator is down
+            (librdkafka issue 5456): it may stand there for ever.
+            """
+            answer_within(
+                self._timeout_s + _OVERTIME_S,
+                lambda: producer.send_offsets_to_transaction(notes, self._group, self._timeout_s),
+            )
+
+        self._call("offsets", noted, send, deadline)
 
     def _settle(self, producer: Producer, error: KafkaError, number: int, noted: int) -> None:
         """What a failed call leads to; always raises."""
@@ -278,6 +300,10 @@ class TransactionalSink:
                     ended = Outcome.FAILED if fault.txn_requires_abort() else Outcome.INDETERMINATE
                     self._record(name, ended, noted)
                     raise
+            except Unanswered:
+                self._record(name, Outcome.INDETERMINATE, noted)
+                self._producer = None  # to close it would wait for the same call
+                raise _Unknown from None
             else:
                 self._record(name, Outcome.OK, noted)
                 return
@@ -285,13 +311,16 @@ class TransactionalSink:
 
     def _raise_if_fenced(self, error: KafkaError, number: int | None) -> None:
         if is_fenced(error) and error.fatal():
-            self._fenced = True
-            self._drop()
-            at = "while starting" if number is None else f"at cut {number}"
-            raise Fenced(
-                f"fenced {at}: another worker opened {transactional_id(self._config)}, or this one stood"
-                f" still for longer than {self._timeout_s:.0f} s inside a transaction; it must stop"
-            )
+            raise self._lost("while starting" if number is None else f"at cut {number}")
+
+    def _lost(self, at: str) -> Fenced:
+        """The job is another's; nothing is sent any more. The caller raises it."""
+        self._fenced = True
+        self._drop()
+        return Fenced(
+            f"fenced {at}: another worker opened {transactional_id(self._config)}, or this one stood"
+            f" still for longer than {self._timeout_s:.0f} s inside a transaction; it must stop"
+        )
 
     # -- producers -------------------------------------------------------------------------------
 
@@ -300,30 +329,60 @@ class TransactionalSink:
         if self._fenced:
             raise Fenced(f"cut {number}: this worker was fenced before; it must stop")
         if self._producer is not None:
-            self._producer.poll(0)  # let errors and statistics reach the tripwire
+            self._hear_from(self._producer, number)
         if self._tripwire.reason is not None or self._producer is None:
             self._replace(self._tripwire.reason or "other", number)
 
-    def _replace(self, reason: str, number: int) -> None:
-        """Another producer in the middle of a run. The outcome stays open while the broker is away."""
+    def _hear_from(self, producer: Producer, number: int) -> None:
+        """Let errors and statistics reach the tripwire; what has ended this producer since the last cut is raised."""
+        try:
+            producer.poll(0)
+        except KafkaException as error:
+            fault = error_of(error)
+            self._raise_if_fenced(fault, number)
+            if is_denied(fault):
+                raise explain_denial(fault, f"committing cut {number}", self._config) from None
+            self._drop()
+
+    def _replace(self, reason: str, number: int, sent: bytes = b"") -> int | None:
+        """Another producer in the middle of a run; the offset of the ledger record `sent` where it had landed.
+
+        The outcome stays open while the broker is away. Raises Fenced where another worker has come.
+        """
         self._recreations.append(reason)
         try:
-            self._renew()
+            self._renew(lambda: self._prove_ours(number))
         except BrokerUnavailable as error:
             raise CommitIndefinite(
                 f"cut {number}: the outcome is open and the broker away ({error}); the next start reads the"
                 " ledger and goes on"
             ) from error
+        return self._landed(number, sent)
 
-    def _renew(self) -> None:
-        """A producer that is alone with the transactional id, and nothing pending from before."""
+    def _prove_ours(self, number: int) -> None:
+        """Raises Fenced where another has committed or claimed the job since we came."""
+        if self._holders(_LOOK_S) - self._predecessors - {self._incarnation}:
+            raise self._lost(f"at cut {number}")
+
+    def _holders(self, timeout_s: float) -> frozenset[str]:
+        """The incarnations in the notes of the committed offsets."""
+        notes = committed_offsets(self._config, timeout_s, overlook_open=True).values()
+        found = (noted_incarnation(note) for _, note in notes)
+        return frozenset(one for one in found if one is not None)
+
+    def _renew(self, prove: Callable[[], None]) -> None:
+        """A producer that is alone with the transactional id, and nothing pending from before.
+
+        `prove` raises where there must be none, or BrokerUnavailable; it is asked before each attempt.
+        """
         deadline = time.monotonic() + self._patience_s
         while True:
             self._drop()
-            self._tripwire = Tripwire()
-            settings = {**transactional_settings(self._config), **self._tripwire.settings()}
-            self._producer = open_producer(settings, self._tripwire.hear)
             try:
+                prove()
+                self._tripwire = Tripwire()
+                settings = {**transactional_settings(self._config), **self._tripwire.settings()}
+                self._producer = open_producer(settings, self._tripwire.hear)
                 self._initialise(self._producer)
                 self._tripwire.arm()
                 return
@@ -334,6 +393,9 @@ class TransactionalSink:
                     self._drop()
                     doing = f"opening {transactional_id(self._config)}"
                     raise explain_denial(fault, doing, self._config) from None
+            except BrokerUnavailable:
+                if self._stop() or time.monotonic() > deadline:
+                    raise
             time.sleep(0.1)
 
     def _initialise(self, producer: Producer) -> None:
@@ -342,29 +404,51 @@ class TransactionalSink:
         self._call("init", _NO_CUT, lambda: producer.init_transactions(1.0), deadline)
 
     def _drop(self) -> None:
-        """Purge, close and forget: `close` alone would wait without limit for what is in flight."""
+        """Purge, close and forget.
+
+        Closing aborts what is open first, and for that waits without limit where the broker is away; such a
+        producer is left to itself.
+        """
         producer, self._producer = self._producer, None
         if producer is not None:
             with contextlib.suppress(KafkaException, SystemError):
                 producer.purge(blocking=False)
-            # It tries to abort first, and warns where that makes no sense any more.
-            with contextlib.suppress(KafkaException, SystemError), warnings.catch_warnings():
+            # It warns where aborting makes no sense any more.
+            with (
+                contextlib.suppress(KafkaException, SystemError, Unanswered),
+                warnings.catch_warnings(),
+            ):
                 warnings.simplefilter("ignore", RuntimeWarning)
-                producer.close()
+                answer_within(_CLOSE_S, producer.close)
 
-    def _landed(self, publication: Publication) -> int | None:
-        """The offset of this cut's record when it is the ledger's last one; None when it never came."""
+    def _patiently(self, look: Callable[[], T]) -> T:
+        """What it gives once the broker answers; BrokerUnavailable after the patience or on `stop`."""
         deadline = time.monotonic() + self._patience_s
         while True:
             try:
-                last = last_record(self._config)
-                break
+                return look()
             except BrokerUnavailable:
                 if self._stop() or time.monotonic() > deadline:
-                    raise CommitIndefinite(
-                        f"cut {publication.cut.number}: the ledger cannot be read; the next start does"
-                    ) from None
-        return last[0] if last is not None and last[1] == publication.ledger else None
+                    raise
+            time.sleep(0.1)
+
+    def _landed(self, number: int, sent: bytes) -> int | None:
+        """The offset of that record when it is the ledger's last one; None when it never came.
+
+        Raises Fenced where the last one is neither that nor the one before: somebody wrote it in between, and
+        the cut must not be sent again.
+        """
+        try:
+            last = self._patiently(lambda: last_record(self._config))
+        except BrokerUnavailable:
+            raise CommitIndefinite(
+                f"cut {number}: the ledger cannot be read; the next start does"
+            ) from None
+        if last is None or last[0] == self._known:
+            return None
+        if last[1] != sent:
+            raise self._lost(f"at cut {number}")
+        return last[0]
 
 
 def too_large(number: int, config: Config) -> ConfigError:

@@ -16,11 +16,11 @@ from stream_mtl.errors import BrokerUnavailable, CommitIndefinite, ConfigError, 
 from stream_mtl.kafka.calls import CALLS
 from stream_mtl.kafka.ledger_log import committed_offsets, last_record, read_ledger
 from stream_mtl.kafka.ownership import Place
-from stream_mtl.kafka.publication import Publication, noted_cut
+from stream_mtl.kafka.publication import Claim, Publication, noted_cut
 from stream_mtl.kafka.server import KafkaServer
 from stream_mtl.kafka.sink import TransactionalSink
 from stream_mtl.kafka.topics import ensure_topics
-from tests.publications import publication, read_published
+from tests.publications import START_MS, publication, read_published
 
 pytestmark = pytest.mark.integration
 ConfigFactory = Callable[..., Config]
@@ -225,6 +225,104 @@ def test_an_unknown_outcome_is_settled_by_the_ledger(
     sink.commit(publication(3, positions))
     assert ledger(config) == [b"ledger 1 ", b"ledger 2 ", b"ledger 3 "]
     assert len(read_published(config)) == 9
+
+
+class Standing(Faulty):
+    """A producer whose offsets are never answered, as while the group's coordinator is away (librdkafka 5456)."""
+
+    def send_offsets_to_transaction(self, *arguments: Any) -> None:
+        threading.Event().wait()
+
+
+def test_a_call_that_never_ends_costs_its_producer_and_nothing_more(
+    bootstrap: str, config_for: ConfigFactory
+) -> None:
+    """The client ignores its time-out there. The cut is there once, by another producer."""
+    config = config_for(bootstrap, kafka={"transaction_timeout_ms": 1_000})
+    ensure_topics(config, retention_ms=-1)
+    positions = {(config.topics.events[0], 0): 0}
+    sink = TransactionalSink(config)
+    sink.open()
+    sink._producer = Standing(sink._producer, never_sent)  # type: ignore[assignment,arg-type]
+    committed = sink.commit(publication(1, positions))
+    assert (committed.indefinite, committed.recreations) == (1, ("indefinite",))
+    sink.commit(publication(2, positions))
+    sink.close()
+    assert ledger(config) == [b"ledger 1 ", b"ledger 2 "]
+    assert len(read_published(config)) == 6
+
+
+class Ended(Faulty):
+    """A producer that tells on the first poll what ended it since its last cut."""
+
+    def __init__(self, producer: Producer, code: int) -> None:
+        super().__init__(producer, never_sent)
+        self._code = code
+
+    def poll(self, timeout: float = -1) -> int:
+        raise KafkaException(KafkaError(self._code, "made up", fatal=True))
+
+
+def test_a_right_lost_between_two_cuts_is_named(
+    config: Config, sink: TransactionalSink, positions: dict[Place, int]
+) -> None:
+    """The client asks for its coordinator by itself, and says at any call that it may not."""
+    denied = KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+    sink._producer = Ended(sink._producer, denied)  # type: ignore[assignment,arg-type]
+    with pytest.raises(ConfigError, match="no right to Write on transactional-id"):
+        sink.commit(publication(1, positions))
+
+
+def test_a_producer_that_ended_between_two_cuts_is_replaced(
+    config: Config, sink: TransactionalSink, positions: dict[Place, int]
+) -> None:
+    """Whatever else has ended it: nothing was under way."""
+    sink._producer = Ended(sink._producer, KafkaError._STATE)  # type: ignore[assignment,arg-type]
+    assert sink.commit(publication(1, positions)).recreations == ("other",)
+    assert ledger(config) == [b"ledger 1 "]
+
+
+def taken_over(
+    config: Config, positions: dict[Place, int], also_commits: bool
+) -> tuple[TransactionalSink, TransactionalSink]:
+    """A sink that committed cut 1, will hear of a time-out next, and has a successor: one with a claim, or a cut."""
+    first = TransactionalSink(config, incarnation="first")
+    first.open()
+    first.commit(publication(1, positions))
+    heir = TransactionalSink(config, incarnation="heir")
+    heir.open()
+    heir.refresh(1, positions, Claim("heir", START_MS))
+    if also_commits:
+        heir.commit(publication(2, positions))
+    first._producer = Faulty(first._producer, never_sent)  # type: ignore[assignment,arg-type]
+    first._producer.begin_transaction = lambda: None  # type: ignore[method-assign,union-attr]
+    first._producer.send_offsets_to_transaction = lambda *_: None  # type: ignore[method-assign,union-attr]
+    first._producer.flush = lambda *_: 0  # type: ignore[method-assign,union-attr]
+    return first, heir
+
+
+def test_a_zombie_that_hears_of_a_time_out_first_does_not_fence_its_successor(
+    config: Config, positions: dict[Place, int]
+) -> None:
+    """To settle the outcome it would start another producer; the notes say that the job is no longer its own."""
+    first, heir = taken_over(config, positions, also_commits=False)
+    with pytest.raises(Fenced, match="another worker"):
+        first.commit(publication(2, positions, note="of a zombie"))
+    heir.commit(publication(2, positions))  # is fenced by the naive variant
+    heir.close()
+    assert ledger(config) == [b"ledger 1 ", b"ledger 2 "]
+
+
+def test_a_zombie_that_takes_the_job_back_does_not_double_a_cut(
+    config: Config, positions: dict[Place, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As above, but the successor came between the look at the notes and the new producer: the ledger tells."""
+    first, heir = taken_over(config, positions, also_commits=True)
+    monkeypatch.setattr(first, "_prove_ours", lambda number: None)
+    with pytest.raises(Fenced, match="another worker"):
+        first.commit(publication(2, positions, note="of a zombie"))
+    heir.close()
+    assert ledger(config) == [b"ledger 1 ", b"ledger 2 "]
 
 
 @pytest.mark.parametrize(
