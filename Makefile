@@ -4,6 +4,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 READY := $(VENV)/.ready
 EVENTS ?= 20000
+JOBS ?= 2 # tests without a broker run in so many processes
 
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -51,7 +52,7 @@ schemas: install ## regenerate schemas/json from the models
 	$(BIN)/python -m schemas.generate
 
 unit: install ## tests without a broker process
-	$(BIN)/pytest tests -m "not integration"
+	$(BIN)/pytest tests -m "not integration" -n $(JOBS) --dist loadfile
 
 integration: install ## tests on a real Apache Kafka (JDK 17 and Maven, or KAFKA_BOOTSTRAP)
 	$(BIN)/pytest tests -m integration -rs
