@@ -98,6 +98,16 @@ class SecuredKafka:
         for future in self.admin.create_acls(bindings).values():
             future.result()
 
+    def take(self, grant: Grant, principal: str = WORKER) -> None:
+        """Take one right away; the others stand all the time."""
+        one = _binding(grant, principal)
+        only = AclBindingFilter(
+            one.restype, one.name, one.resource_pattern_type, one.principal, one.host,
+            one.operation, one.permission_type,
+        )  # fmt: skip
+        for future in self.admin.delete_acls([only]).values():
+            assert len(future.result()) == 1
+
     def revoke(self, principal: str = WORKER) -> None:
         """Take every right of a principal away."""
         everything = AclBindingFilter(

@@ -120,7 +120,7 @@ class TransactionalSink:
         consumer = open_consumer(consumer_settings(self._config))
         self._group = consumer.consumer_group_metadata()
         consumer.close()
-        self._renew(lambda: None)
+        self._renew()
         self._predecessors = self._patiently(lambda: self._holders(_LOOK_S))
         last = self._patiently(lambda: last_record(self._config))
         self._known = last[0] if last is not None else None
@@ -370,7 +370,7 @@ class TransactionalSink:
         found = (noted_incarnation(note) for _, note in notes)
         return frozenset(one for one in found if one is not None)
 
-    def _renew(self, prove: Callable[[], None]) -> None:
+    def _renew(self, prove: Callable[[], None] = lambda: None) -> None:
         """A producer that is alone with the transactional id, and nothing pending from before.
 
         `prove` raises where there must be none, or BrokerUnavailable; it is asked before each attempt.

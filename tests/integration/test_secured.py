@@ -79,6 +79,16 @@ def allow(kafka: SecuredKafka, config: Config, but: Right | None = None) -> None
     """Exactly the table, perhaps but for one line; returns when the broker goes by it."""
     kafka.revoke()
     kafka.grant(grants(one for one in rights(config) if one != but))
+    await_missing(config, but)
+
+
+def withdraw(kafka: SecuredKafka, config: Config, right: Right) -> None:
+    """Take one right from a worker at work; returns when the broker goes by it."""
+    kafka.take(*grants([right]))
+    await_missing(config, right)
+
+
+def await_missing(config: Config, but: Right | None) -> None:
     told = [] if but is None or but.resource == "transactional-id" else [but]
     deadline = time.monotonic() + 30
     while missing(config) != told:
@@ -158,7 +168,7 @@ def test_a_right_that_is_taken_away_while_it_works_is_told(
     try:
         positions = opened(config).positions
         sink.commit(publication(0, positions))
-        allow(kafka, config, but=lacking)
+        withdraw(kafka, config, lacking)
         with pytest.raises(ConfigError, match="has no right to") as caught:
             commit_until_refused(sink, positions)
         assert str(lacking) in str(caught.value)
@@ -184,7 +194,7 @@ def test_reading_without_the_right_ends(kafka: SecuredKafka, config: Config, nam
     allow(kafka, config)
     source = opened(config)
     try:
-        allow(kafka, config, but=lacking)
+        withdraw(kafka, config, lacking)
         with pytest.raises(ConfigError, match="has no right to") as caught:
             read_until_refused(source, config)
         assert str(lacking) in str(caught.value)
