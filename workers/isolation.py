@@ -94,10 +94,11 @@ class Isolation:
         self._trial = replace(trial, tries=trial.tries + 1)
         self._file.write(Attempts(left=False, trial=self._trial))
         self._tell(len(cut.records))
-        _LOG.warning(
-            "trying cut %d of %d records, which has killed %d times",
-            cut.number, len(cut.records), trial.tries,
-        )  # fmt: skip
+        if trial.tries:
+            _LOG.warning(
+                "trying cut %d of %d records, which has killed %d times",
+                cut.number, len(cut.records), trial.tries,
+            )  # fmt: skip
         return cut
 
 
