@@ -23,9 +23,8 @@ no answer long past its time-out        the same as unknown; the producer is lef
 fatal, fenced                           `Fenced`: another worker owns the job; touch nothing any more
 ======================================  ===========================================================
 
-A worker that stood still may hear of a time-out before it hears that it was fenced, and a new producer would
-fence its successor. So before it starts one it looks whose note the committed offsets bear, and after it (the
-successor may have come in between) that the ledger ends where it left it.
+A producer that is replaced in the middle of a run must not fence a successor: see `tenure`. It is asked before,
+and after (the successor may have come in between).
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ import contextlib
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
@@ -43,14 +42,12 @@ from stream_mtl.errors import BrokerUnavailable, CommitIndefinite, ConfigError, 
 from stream_mtl.failpoints import Failpoint, unarmed
 from stream_mtl.kafka.calls import Outcome, Recorder, unrecorded
 from stream_mtl.kafka.faults import CALL_S, error_of, is_denied, is_fenced
-from stream_mtl.kafka.ledger_log import committed_offsets, last_record
 from stream_mtl.kafka.ownership import Place
 from stream_mtl.kafka.publication import (
     Claim,
     Committed,
     Publication,
     ledger_wire,
-    noted_incarnation,
     offsets,
     published,
 )
@@ -62,17 +59,15 @@ from stream_mtl.kafka.settings import (
     transactional_id,
     transactional_settings,
 )
+from stream_mtl.kafka.tenure import Overtaken, Tenure
 from stream_mtl.kafka.tripwire import Tripwire
 from stream_mtl.kafka.unanswered import Unanswered, answer_within
 
-_LOOK_S = 1.0  # of one request for the notes; `stop` is heard in between
 PATIENCE_S = 600.0  # how long an open outcome waits for the broker to come back
 _ATTEMPTS = 8  # of one cut, before we give up: the fault is then not a passing one
 _CLOSE_S = 2.0  # for a producer that is given up
 _OVERTIME_S = 2.0  # by which the client may answer later than it was given
 _NO_CUT = -1  # in the diary: a call that is of no cut
-
-T = TypeVar("T")
 
 
 class _Aborted(Exception):
@@ -109,8 +104,7 @@ class TransactionalSink:
         self._group: Any = None
         self._recreations: list[str] = []
         self._fenced = False
-        self._known: int | None = None  # offset of the ledger's last record, as we left it
-        self._predecessors: frozenset[str] = frozenset()  # whose notes were there when we came
+        self._tenure = Tenure(config, incarnation, stop, patience_s)
 
     def open(self) -> None:
         """Create the producer: ends what an earlier one left pending, and fences it. Then read the ledger.
@@ -121,9 +115,7 @@ class TransactionalSink:
         self._group = consumer.consumer_group_metadata()
         consumer.close()
         self._renew()
-        self._predecessors = self._patiently(lambda: self._holders(_LOOK_S))
-        last = self._patiently(lambda: last_record(self._config))
-        self._known = last[0] if last is not None else None
+        self._tenure.begin()
 
     def commit(self, publication: Publication) -> Committed:
         """Make the cut visible, once; returns only when that is confirmed.
@@ -148,7 +140,7 @@ class TransactionalSink:
                 if landed is None:
                     continue
                 offset = landed
-            self._known = offset
+            self._tenure.committed(offset)
             recreations, self._recreations = tuple(self._recreations), []
             ended = time.monotonic()
             return Committed(
@@ -360,15 +352,8 @@ class TransactionalSink:
         return self._landed(number, sent)
 
     def _prove_ours(self, number: int) -> None:
-        """Raises Fenced where another has committed or claimed the job since we came."""
-        if self._holders(_LOOK_S) - self._predecessors - {self._incarnation}:
+        if self._tenure.over():
             raise self._lost(f"at cut {number}")
-
-    def _holders(self, timeout_s: float) -> frozenset[str]:
-        """The incarnations in the notes of the committed offsets."""
-        notes = committed_offsets(self._config, timeout_s, overlook_open=True).values()
-        found = (noted_incarnation(note) for _, note in notes)
-        return frozenset(one for one in found if one is not None)
 
     def _renew(self, prove: Callable[[], None] = lambda: None) -> None:
         """A producer that is alone with the transactional id, and nothing pending from before.
@@ -421,34 +406,16 @@ class TransactionalSink:
                 warnings.simplefilter("ignore", RuntimeWarning)
                 answer_within(_CLOSE_S, producer.close)
 
-    def _patiently(self, look: Callable[[], T]) -> T:
-        """What it gives once the broker answers; BrokerUnavailable after the patience or on `stop`."""
-        deadline = time.monotonic() + self._patience_s
-        while True:
-            try:
-                return look()
-            except BrokerUnavailable:
-                if self._stop() or time.monotonic() > deadline:
-                    raise
-            time.sleep(0.1)
-
     def _landed(self, number: int, sent: bytes) -> int | None:
-        """The offset of that record when it is the ledger's last one; None when it never came.
-
-        Raises Fenced where the last one is neither that nor the one before: somebody wrote it in between, and
-        the cut must not be sent again.
-        """
+        """Where the ledger record `sent` stands, None when it never came. Raises Fenced where another's does."""
         try:
-            last = self._patiently(lambda: last_record(self._config))
+            return self._tenure.landed(sent)
+        except Overtaken:
+            raise self._lost(f"at cut {number}") from None
         except BrokerUnavailable:
             raise CommitIndefinite(
                 f"cut {number}: the ledger cannot be read; the next start does"
             ) from None
-        if last is None or last[0] == self._known:
-            return None
-        if last[1] != sent:
-            raise self._lost(f"at cut {number}")
-        return last[0]
 
 
 def too_large(number: int, config: Config) -> ConfigError:

@@ -318,7 +318,7 @@ def test_a_zombie_that_takes_the_job_back_does_not_double_a_cut(
 ) -> None:
     """As above, but the successor came between the look at the notes and the new producer: the ledger tells."""
     first, heir = taken_over(config, positions, also_commits=True)
-    monkeypatch.setattr(first, "_prove_ours", lambda number: None)
+    monkeypatch.setattr(first._tenure, "over", lambda: False)
     with pytest.raises(Fenced, match="another worker"):
         first.commit(publication(2, positions, note="of a zombie"))
     heir.close()

@@ -1,0 +1,79 @@
+"""Whose the job is, by what stands at the broker: asked when a producer must be replaced in the middle of a run.
+
+Starting a producer fences whoever has one. A worker that stood still may hear of a time-out before it hears that
+it was fenced itself; if it started another producer then, it would end its successor. Two signs tell it: whose
+note the committed offsets bear, and where the ledger ends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from stream_mtl.config import Config
+from stream_mtl.errors import BrokerUnavailable
+from stream_mtl.kafka.ledger_log import committed_offsets, last_record
+from stream_mtl.kafka.publication import noted_incarnation
+
+_LOOK_S = 1.0  # of one request, so that `stop` is heard between them
+T = TypeVar("T")
+
+
+class Overtaken(Exception):
+    """The ledger ends with a record of somebody else."""
+
+
+class Tenure:
+    """From the moment when a worker became the only one. `stop` ends the wait for a broker that is away."""
+
+    def __init__(
+        self, config: Config, incarnation: str, stop: Callable[[], bool], patience_s: float
+    ) -> None:
+        self._config, self._incarnation = config, incarnation
+        self._stop, self._patience_s = stop, patience_s
+        self._predecessors: frozenset[str] = frozenset()
+        self._end: int | None = None  # offset of the ledger's last record, as we left it
+
+    def begin(self) -> None:
+        """To be called when all others are fenced. Raises BrokerUnavailable after the patience or on `stop`."""
+        self._predecessors = self._patiently(self._holders)
+        last = self._patiently(lambda: last_record(self._config))
+        self._end = None if last is None else last[0]
+
+    def committed(self, offset: int) -> None:
+        """Our ledger record stands there."""
+        self._end = offset
+
+    def over(self) -> bool:
+        """Has another committed or claimed the job since it was ours? Raises BrokerUnavailable at once."""
+        return bool(self._holders() - self._predecessors - {self._incarnation})
+
+    def landed(self, sent: bytes) -> int | None:
+        """The offset of that record when it is the ledger's last one; None when it never came.
+
+        Raises Overtaken where the last one is neither that nor the one before: the cut must not be sent again.
+        BrokerUnavailable after the patience or on `stop`.
+        """
+        last = self._patiently(lambda: last_record(self._config))
+        if last is None or last[0] == self._end:
+            return None
+        if last[1] != sent:
+            raise Overtaken
+        return last[0]
+
+    def _holders(self) -> frozenset[str]:
+        """The incarnations in the notes of the committed offsets."""
+        notes = committed_offsets(self._config, _LOOK_S, overlook_open=True).values()
+        found = (noted_incarnation(note) for _, note in notes)
+        return frozenset(one for one in found if one is not None)
+
+    def _patiently(self, look: Callable[[], T]) -> T:
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                return look()
+            except BrokerUnavailable:
+                if self._stop() or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
