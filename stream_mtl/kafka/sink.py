@@ -20,7 +20,9 @@ time-out, transport, unclassified       outcome unknown: drop the producer, star
                                         (it ends or aborts what was pending), read the ledger's last record:
                                         it is this cut: done; else send again
 no answer long past its time-out        the same as unknown; the producer is left to its call, not closed
-fatal, fenced                           `Fenced`: another worker owns the job; touch nothing any more
+fatal, fenced                           `Fenced`: another worker owns the job; touch nothing any more. But a
+                                        start of ours that got no answer may have fenced us by arriving late,
+                                        when a network heals: then the same as unknown, and the notes decide
 ======================================  ===========================================================
 
 A producer that is replaced in the middle of a run must not fence a successor: see `tenure`. It is asked before,
@@ -65,6 +67,8 @@ from stream_mtl.kafka.unanswered import Unanswered, answer_within
 
 PATIENCE_S = 600.0  # how long an open outcome waits for the broker to come back
 _ATTEMPTS = 8  # of one cut, before we give up: the fault is then not a passing one
+_CLAIM_S = 2.0  # in which a successor, once it has fenced us, has said that the job is its own
+_LATE_S = 120.0  # after which a request without an answer is lost for good
 _CLOSE_S = 2.0  # for a producer that is given up
 _OVERTIME_S = 2.0  # by which the client may answer later than it was given
 _NO_CUT = -1  # in the diary: a call that is of no cut
@@ -104,6 +108,9 @@ class TransactionalSink:
         self._group: Any = None
         self._recreations: list[str] = []
         self._fenced = False
+        self._unanswered: list[
+            float
+        ] = []  # when starts of producers were given up without an answer
         self._tenure = Tenure(config, incarnation, stop, patience_s)
 
     def open(self) -> None:
@@ -303,7 +310,19 @@ class TransactionalSink:
 
     def _raise_if_fenced(self, error: KafkaError, number: int | None) -> None:
         if is_fenced(error) and error.fatal():
+            if number is not None and self._perhaps_by_ourselves():
+                raise _Unknown
             raise self._lost("while starting" if number is None else f"at cut {number}")
+
+    def _perhaps_by_ourselves(self) -> bool:
+        """Was a start of ours still under way? Then a successor is given the time to claim the job, if there is one."""
+        now = time.monotonic()
+        self._unanswered = [at for at in self._unanswered if now - at < _LATE_S]
+        if not self._unanswered:
+            return False
+        self._unanswered.pop(0)  # each can fence once
+        time.sleep(_CLAIM_S)
+        return True
 
     def _lost(self, at: str) -> Fenced:
         """The job is another's; nothing is sent any more. The caller raises it."""
@@ -331,7 +350,8 @@ class TransactionalSink:
             producer.poll(0)
         except KafkaException as error:
             fault = error_of(error)
-            self._raise_if_fenced(fault, number)
+            with contextlib.suppress(_Unknown):
+                self._raise_if_fenced(fault, number)
             if is_denied(fault):
                 raise explain_denial(fault, f"committing cut {number}", self._config) from None
             self._drop()
@@ -374,6 +394,7 @@ class TransactionalSink:
             except KafkaException as error:
                 fault = error_of(error)
                 self._raise_if_fenced(fault, None)
+                self._unanswered.append(time.monotonic())
                 if is_denied(fault) or self._stop() or time.monotonic() > deadline:
                     self._drop()
                     doing = f"opening {transactional_id(self._config)}"

@@ -18,6 +18,7 @@ from stream_mtl.kafka.ledger_log import committed_offsets, last_record, read_led
 from stream_mtl.kafka.ownership import Place
 from stream_mtl.kafka.publication import Claim, Publication, noted_cut
 from stream_mtl.kafka.server import KafkaServer
+from stream_mtl.kafka.settings import open_producer
 from stream_mtl.kafka.sink import TransactionalSink
 from stream_mtl.kafka.topics import ensure_topics
 from tests.publications import START_MS, publication, read_published
@@ -311,6 +312,76 @@ def test_a_zombie_that_hears_of_a_time_out_first_does_not_fence_its_successor(
     heir.commit(publication(2, positions))  # is fenced by the naive variant
     heir.close()
     assert ledger(config) == [b"ledger 1 ", b"ledger 2 "]
+
+
+class Late(Faulty):
+    """A producer whose start gets no answer: the network holds the request back until `arrive`."""
+
+    def init_transactions(self, timeout: float = -1) -> None:
+        raise _error()
+
+    def purge(self, blocking: bool = True) -> None:
+        """It is given up, but the request is on its way."""
+
+    close = purge
+
+    def arrive(self) -> None:
+        self._real.init_transactions(10.0)
+
+
+@pytest.fixture
+def late(
+    config: Config,
+    positions: dict[Place, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[tuple[TransactionalSink, Late]]:
+    """A sink that committed cut 1, then lost its connection, whose first attempt to start anew is still under way."""
+    sink = TransactionalSink(config, incarnation="first")
+    sink.open()
+    sink.commit(publication(1, positions))
+    given: list[Late] = []
+
+    def first_is_late(*arguments: Any) -> Producer:
+        producer = open_producer(*arguments)
+        if not given:
+            given.append(Late(producer, never_sent))
+            return given[0]  # type: ignore[return-value]
+        return producer
+
+    monkeypatch.setattr("stream_mtl.kafka.sink.open_producer", first_is_late)
+    sink._tripwire.reason = "disconnect"
+    sink.commit(publication(2, positions))
+    yield sink, given[0]
+    sink.close()
+
+
+def test_a_start_of_its_own_that_arrives_late_does_not_end_a_worker(
+    late: tuple[TransactionalSink, Late], config: Config, positions: dict[Place, int]
+) -> None:
+    """It fences like another worker; but nobody has claimed the job. Each can do so once."""
+    sink, straggler = late
+    straggler.arrive()
+    committed = sink.commit(publication(3, positions))
+    assert (committed.indefinite, committed.recreations) == (1, ("indefinite",))
+    assert ledger(config) == [b"ledger 1 ", b"ledger 2 ", b"ledger 3 "]
+    TransactionalSink(config, incarnation="heir").open()
+    with pytest.raises(Fenced):
+        sink.commit(publication(4, positions))
+
+
+def test_a_successor_is_yielded_to_although_a_start_is_still_under_way(
+    late: tuple[TransactionalSink, Late], config: Config, positions: dict[Place, int]
+) -> None:
+    """It has time to claim the job before the notes are read."""
+    sink, _ = late
+    heir = TransactionalSink(config, incarnation="heir")
+    heir.open()
+    heir.refresh(2, positions, Claim("heir", START_MS))
+    with pytest.raises(Fenced):
+        sink.commit(publication(3, positions))
+    heir.commit(publication(3, positions))
+    heir.close()
+    assert ledger(config) == [b"ledger 1 ", b"ledger 2 ", b"ledger 3 "]
 
 
 def test_a_zombie_that_takes_the_job_back_does_not_double_a_cut(
