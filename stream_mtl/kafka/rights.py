@@ -86,10 +86,10 @@ def missing(config: Config) -> list[Right]:
     ]
 
 
-def require(config: Config) -> None:
-    """Raises ConfigError with every missing right and how to grant it."""
+def require(config: Config, doing: str = "starting") -> None:
+    """Raises ConfigError with every missing right and how to grant it, and what `missing` raises."""
     if lacking := missing(config):
-        raise _denied("starting", lacking, config)
+        raise _denied(doing, lacking, config)
 
 
 def explain_denial(error: KafkaError, doing: str, config: Config) -> StreamMtlError:

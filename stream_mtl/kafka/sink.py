@@ -53,7 +53,7 @@ from stream_mtl.kafka.publication import (
     offsets,
     published,
 )
-from stream_mtl.kafka.rights import explain_denial
+from stream_mtl.kafka.rights import explain_denial, require
 from stream_mtl.kafka.settings import (
     consumer_settings,
     open_consumer,
@@ -128,7 +128,7 @@ class TransactionalSink:
         """Make the cut visible, once; returns only when that is confirmed.
 
         Raises Fenced; CommitIndefinite when the outcome is still unknown at the end of patience, on `stop`,
-        or after too many attempts; ConfigError when the broker refuses a record for good.
+        or after too many attempts; ConfigError when the broker refuses a record for good, or a right is missing.
         """
         started = time.monotonic()
         number = publication.cut.number
@@ -153,6 +153,9 @@ class TransactionalSink:
             return Committed(
                 number, offset, ended - started, ended - began, aborted, indefinite, recreations
             )
+        # Refused while offsets are sent, a record makes the client ask for an abort and not say why.
+        with contextlib.suppress(BrokerUnavailable):
+            require(self._config, f"committing cut {number}")
         raise CommitIndefinite(
             f"cut {number}: {_ATTEMPTS} attempts failed ({aborted} aborted, {indefinite} with unknown"
             f" outcome) at {self._config.kafka.bootstrap}; the next start reads the ledger and goes on"

@@ -16,9 +16,9 @@ import pytest
 from stream_mtl.config import Config
 from stream_mtl.errors import ConfigError
 from stream_mtl.kafka.ledger_log import read_ledger
-from stream_mtl.kafka.publication import Committed
+from stream_mtl.kafka.publication import Committed, Publication
 from stream_mtl.kafka.rights import Right, grant_line, missing, require, rights
-from stream_mtl.kafka.sink import TransactionalSink
+from stream_mtl.kafka.sink import TransactionalSink, _Aborted
 from stream_mtl.kafka.source import Source
 from stream_mtl.kafka.topics import ensure_topics
 from tests.publications import opened, publication, read_published
@@ -174,6 +174,25 @@ def test_a_right_that_is_taken_away_while_it_works_is_told(
         assert str(lacking) in str(caught.value)
     finally:
         sink.close()
+
+
+def test_a_refusal_that_the_client_keeps_to_itself_is_told_too(
+    kafka: SecuredKafka, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Met by the next call of the client it is but a transaction to abort, as often as it is tried again."""
+    lacking = right_of(config, "Write on topic shop.scores.dlq")
+    allow(kafka, config)
+    sink = TransactionalSink(config)
+    sink.open()
+    withdraw(kafka, config, lacking)
+
+    def aborted(publication: Publication) -> int:
+        raise _Aborted
+
+    monkeypatch.setattr(sink, "_attempt", aborted)
+    with pytest.raises(ConfigError, match=re.escape(f"has no right to {lacking}")):
+        sink.commit(publication(0, {}))
+    sink.close()
 
 
 def commit_until_refused(sink: TransactionalSink, positions: Any) -> list[Committed]:
