@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaException, Producer
@@ -91,15 +92,15 @@ def no_claims() -> None:
     _Recovery._claim = lambda self, recreated: None  # type: ignore[method-assign]
 
 
-def slow_fold() -> None:
-    """Not naive, but slow: folding a cut again takes half a second, as with a large model."""
+def slow_fold(seconds: float = 0.5) -> None:
+    """Not naive, but slow: folding a cut again takes that much longer, as with a large model."""
     import workers.startup
 
     roll_forward = workers.startup.roll_forward
 
     def slowly(*arguments: Any, **named: Any) -> Any:
         for replayed in roll_forward(*arguments, **named):
-            time.sleep(0.5)
+            time.sleep(seconds)
             yield replayed
 
     workers.startup.roll_forward = slowly
@@ -203,4 +204,5 @@ NAIVE: Mapping[str, Callable[[], None]] = {
     "prune_first": prune_first,
     "scores_apart": scores_apart,
     "slow_fold": slow_fold,
+    "slower_fold": partial(slow_fold, 1.0),
 }
