@@ -15,7 +15,9 @@ content. When a call fails:
 
 ======================================  ===========================================================
 retriable                               the same call again, until one deadline
-requires abort                          abort, then the same cut in a new transaction
+requires abort                          abort, then the same cut by a new producer: the old one would give its
+                                        records numbers that the broker may have seen in what was aborted, take
+                                        for duplicates, and leave out without a word
 time-out, transport, unclassified       outcome unknown: drop the producer, start another with the same id
                                         (it ends or aborts what was pending), read the ledger's last record:
                                         it is this cut: done; else send again
@@ -140,6 +142,7 @@ class TransactionalSink:
                 offset = self._attempt(publication)
             except _Aborted:
                 aborted += 1
+                self._replace("aborted", number)
                 continue
             except _Unknown:
                 indefinite += 1
@@ -177,8 +180,8 @@ class TransactionalSink:
                 cut_number,
                 _NO_CUT,
             )
-        except _Aborted:
-            pass  # the next one is an hour away at most, and they expire after days
+        except _Aborted:  # the next one is an hour away at most, and they expire after days
+            self._replace("aborted", cut_number)
         except _Unknown:
             self._replace("indefinite", cut_number)
 
