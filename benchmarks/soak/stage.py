@@ -120,17 +120,13 @@ class Stage:
     def calls(self) -> list[Call]:
         return read_calls(self.diary)
 
-    def committed_after(self, at: float, by_other_than: str = "") -> Call | None:
+    def committed_after(self, at: float) -> Call | None:
         """The first commit of a cut that was confirmed after a wall time."""
         return next(
             (
                 call
                 for call in self.calls()
-                if call.call == "commit"
-                and call.outcome == "ok"
-                and call.cut >= 0
-                and call.at > at
-                and call.by != by_other_than
+                if call.call == "commit" and call.outcome == "ok" and call.cut >= 0 and call.at > at
             ),
             None,
         )

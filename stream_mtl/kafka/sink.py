@@ -110,9 +110,8 @@ class TransactionalSink:
         self._group: Any = None
         self._recreations: list[str] = []
         self._fenced = False
-        self._unanswered: list[
-            float
-        ] = []  # when starts of producers were given up without an answer
+        # When starts of producers were given up without an answer: they may yet arrive, and fence.
+        self._unanswered: list[float] = []
         self._tenure = Tenure(config, incarnation, stop, patience_s)
 
     def open(self) -> None:
@@ -378,6 +377,7 @@ class TransactionalSink:
         return self._landed(number, sent)
 
     def _prove_ours(self, number: int) -> None:
+        """Raises Fenced where it is not, BrokerUnavailable where nobody can say."""
         if self._tenure.over():
             raise self._lost(f"at cut {number}")
 
