@@ -19,7 +19,7 @@ class Outcome(StrEnum):
     INDETERMINATE = "indeterminate"  # it may have taken effect, or still will
 
 
-CALLS = ("init", "begin", "produce", "flush", "offsets", "commit", "abort")
+CALLS = ("init", "begin", "produce", "flush", "offsets", "commit")
 
 Recorder = Callable[[str, Outcome, int], None]  # one of CALLS, how it stands, cut number
 

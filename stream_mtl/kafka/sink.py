@@ -15,17 +15,19 @@ content. When a call fails:
 
 ======================================  ===========================================================
 retriable                               the same call again, until one deadline
-requires abort                          abort, then the same cut by a new producer: the old one would give its
-                                        records numbers that the broker may have seen in what was aborted, take
-                                        for duplicates, and leave out without a word
-time-out, transport, unclassified       outcome unknown: drop the producer, start another with the same id
-                                        (it ends or aborts what was pending), read the ledger's last record:
-                                        it is this cut: done; else send again
-no answer long past its time-out        the same as unknown; the producer is left to its call, not closed
+requires abort                          settle: drop the producer, start another with the same id (it ends or
+                                        aborts what was pending), read the ledger's last record: it is this cut:
+                                        done; else send again
+time-out, transport, unclassified       outcome unknown: settle
+no answer long past its time-out        settle; the producer is left to its call, not closed
 fatal, fenced                           `Fenced`: another worker owns the job; touch nothing any more. But a
                                         start of ours that got no answer may have fenced us by arriving late,
-                                        when a network heals: then the same as unknown, and the notes decide
+                                        when a network heals: then settle, and the notes decide
 ======================================  ===========================================================
+
+A cut is never sent again by the producer that failed, not even after an orderly abort: it would give its records
+numbers that the broker may have seen in what was aborted, and the broker would take them for duplicates and leave
+them out without a word.
 
 A producer that is replaced in the middle of a run must not fence a successor: see `tenure`. It is asked before,
 and after (the successor may have come in between).
@@ -36,8 +38,9 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
@@ -74,14 +77,16 @@ _LATE_S = 120.0  # after which a request without an answer is lost for good
 _CLOSE_S = 2.0  # for a producer that is given up
 _OVERTIME_S = 2.0  # by which the client may answer later than it was given
 _NO_CUT = -1  # in the diary: a call that is of no cut
+_ABORTED = "aborted"  # the client says that nothing of it will ever be seen
+_INDEFINITE = "indefinite"
 
 
-class _Aborted(Exception):
-    """The transaction was aborted in order; the cut may be sent again."""
+class _Unsettled(Exception):
+    """The transaction did not end well. Only the ledger can tell how, and only a new producer may ask."""
 
-
-class _Unknown(Exception):
-    """Committed or not: only the ledger can tell, and only a new producer may ask."""
+    def __init__(self, how: str) -> None:
+        super().__init__(how)
+        self.how = how  # one of _ABORTED, _INDEFINITE
 
 
 class TransactionalSink:
@@ -133,19 +138,15 @@ class TransactionalSink:
         """
         started = time.monotonic()
         number = publication.cut.number
-        aborted = indefinite = 0
+        failed: Counter[str] = Counter()
         self._ready(number)
-        while aborted + indefinite < _ATTEMPTS:
+        while failed.total() < _ATTEMPTS:
             began = time.monotonic()
             try:
                 offset = self._attempt(publication)
-            except _Aborted:
-                aborted += 1
-                self._replace("aborted", number)
-                continue
-            except _Unknown:
-                indefinite += 1
-                landed = self._replace("indefinite", number, publication.ledger)
+            except _Unsettled as fault:
+                failed[fault.how] += 1
+                landed = self._replace(fault.how, number, publication.ledger)
                 if landed is None:
                     continue
                 offset = landed
@@ -153,14 +154,20 @@ class TransactionalSink:
             recreations, self._recreations = tuple(self._recreations), []
             ended = time.monotonic()
             return Committed(
-                number, offset, ended - started, ended - began, aborted, indefinite, recreations
+                number,
+                offset,
+                ended - started,
+                ended - began,
+                failed[_ABORTED],
+                failed[_INDEFINITE],
+                recreations,
             )
         # Refused while offsets are sent, a record makes the client ask for an abort and not say why.
         with contextlib.suppress(BrokerUnavailable):
             require(self._config, f"committing cut {number}")
         raise CommitIndefinite(
-            f"cut {number}: {_ATTEMPTS} attempts failed ({aborted} aborted, {indefinite} with unknown"
-            f" outcome) at {self._config.kafka.bootstrap}; the next start reads the ledger and goes on"
+            f"cut {number}: {_ATTEMPTS} attempts failed ({failed[_ABORTED]} aborted, {failed[_INDEFINITE]} with"
+            f" unknown outcome) at {self._config.kafka.bootstrap}; the next start reads the ledger and goes on"
         )
 
     def refresh(
@@ -179,10 +186,10 @@ class TransactionalSink:
                 cut_number,
                 _NO_CUT,
             )
-        except _Aborted:  # the next one is an hour away at most, and they expire after days
-            self._replace("aborted", cut_number)
-        except _Unknown:
-            self._replace("indefinite", cut_number)
+        except (
+            _Unsettled
+        ) as fault:  # the next one is an hour away at most, and they expire after days
+            self._replace(fault.how, cut_number)
 
     def close(self) -> None:
         """Let go of the producer; nothing is sent any more."""
@@ -236,7 +243,7 @@ class TransactionalSink:
             producer.poll(0)
             self._failpoint("commit.acknowledged")
         except KafkaException as error:
-            self._settle(producer, error_of(error), number, noted)
+            self._explain(error_of(error), number)
 
     def _produce(
         self, producer: Producer, publication: Publication, receipts: list[tuple[Any, Any]]
@@ -268,28 +275,14 @@ class TransactionalSink:
 
         self._call("offsets", noted, send, deadline)
 
-    def _settle(self, producer: Producer, error: KafkaError, number: int, noted: int) -> None:
-        """What a failed call leads to; always raises."""
+    def _explain(self, error: KafkaError, number: int) -> NoReturn:
+        """What a failed call leads to."""
         self._raise_if_fenced(error, number)
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-            self._abort(producer, number, noted)
             raise too_large(number, self._config)
         if is_denied(error):
             raise explain_denial(error, f"committing cut {number}", self._config)
-        if error.txn_requires_abort():
-            self._abort(producer, number, noted)
-            raise _Aborted
-        raise _Unknown
-
-    def _abort(self, producer: Producer, number: int, noted: int) -> None:
-        try:
-            deadline = time.monotonic() + self._timeout_s
-            self._call(
-                "abort", noted, lambda: producer.abort_transaction(_left_s(deadline)), deadline
-            )
-        except KafkaException as error:
-            self._raise_if_fenced(error_of(error), number)
-            raise _Unknown from None
+        raise _Unsettled(_ABORTED if error.txn_requires_abort() else _INDEFINITE)
 
     def _call(self, name: str, noted: int, action: Callable[[], object], deadline: float) -> None:
         """Retriable errors: the same call again, until the deadline. How it ended goes into the diary."""
@@ -307,7 +300,7 @@ class TransactionalSink:
             except Unanswered:
                 self._record(name, Outcome.INDETERMINATE, noted)
                 self._producer = None  # to close it would wait for the same call
-                raise _Unknown from None
+                raise _Unsettled(_INDEFINITE) from None
             else:
                 self._record(name, Outcome.OK, noted)
                 return
@@ -316,7 +309,7 @@ class TransactionalSink:
     def _raise_if_fenced(self, error: KafkaError, number: int | None) -> None:
         if is_fenced(error) and error.fatal():
             if number is not None and self._perhaps_by_ourselves():
-                raise _Unknown
+                raise _Unsettled(_INDEFINITE)
             raise self._lost("while starting" if number is None else f"at cut {number}")
 
     def _perhaps_by_ourselves(self) -> bool:
@@ -355,7 +348,7 @@ class TransactionalSink:
             producer.poll(0)
         except KafkaException as error:
             fault = error_of(error)
-            with contextlib.suppress(_Unknown):
+            with contextlib.suppress(_Unsettled):
                 self._raise_if_fenced(fault, number)
             if is_denied(fault):
                 raise explain_denial(fault, f"committing cut {number}", self._config) from None

@@ -18,7 +18,7 @@ from stream_mtl.errors import ConfigError
 from stream_mtl.kafka.ledger_log import read_ledger
 from stream_mtl.kafka.publication import Committed, Publication
 from stream_mtl.kafka.rights import Right, grant_line, missing, require, rights
-from stream_mtl.kafka.sink import TransactionalSink, _Aborted
+from stream_mtl.kafka.sink import TransactionalSink, _Unsettled
 from stream_mtl.kafka.source import Source
 from stream_mtl.kafka.topics import ensure_topics
 from tests.publications import opened, publication, read_published
@@ -187,7 +187,7 @@ def test_a_refusal_that_the_client_keeps_to_itself_is_told_too(
     withdraw(kafka, config, lacking)
 
     def aborted(publication: Publication) -> int:
-        raise _Aborted
+        raise _Unsettled("aborted")
 
     monkeypatch.setattr(sink, "_attempt", aborted)
     with pytest.raises(ConfigError, match=re.escape(f"has no right to {lacking}")):
