@@ -23,6 +23,9 @@ class Spec:
     table_rows: int  # sparse ids are in [0, table_rows); 0 = missing
     text_dim: int  # 0 without an encoder
     positions: int = 32  # position ids are in [0, positions); 0 = not known, or at serving
+    # of these names, sparse or dense: what a list's rows have in common, and what an item's rows have (`lists`)
+    reader_fields: tuple[str, ...] = ()
+    item_fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Legend: U users (distinct), B rows, H history, F sparse fields, D dense fields. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -87,6 +87,9 @@ WORDS = (
 )
 TEXT = ("title_last", "title_recent", "title_taste", "title_query", "untitled")
 DENSE = (*ITEM, *USER, *PAIR, *WORDS, *TEXT)
+# of a list that is made now: what is the same in all its rows, and what is the same wherever an item stands
+OF_READER = ("user", "domain", "query", "device", "hour", "surface", *USER, "asked")
+OF_ITEM = ("item", "category", "brand", *(n for n in ITEM if n != "demand_vs_top"), "untitled")
 SESSION, SESSION_MS = 5, 30 * MINUTE_MS  # newest items of this visit
 
 
@@ -103,6 +106,10 @@ class Pairs:
     device_B: Ints  # code
     domain_B: Ints  # code
     surface_B: Ints  # hash, 0 = none
+
+    def take(self, row_R: Ints) -> Pairs:
+        """Some of the rows."""
+        return Pairs(*(getattr(self, f.name)[row_R] for f in fields(self)))
 
 
 def table_rows_of(hash_N: Ints, field: str, table_rows: int) -> Array:

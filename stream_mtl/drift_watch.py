@@ -64,17 +64,19 @@ class TaskWatch:
         groups = len(rows_N3) // self._rows
         self._waiting = rows_N3[groups * self._rows :].tolist()
         self._quiet = min(self._recent, self._quiet + len(label_N))
-        found = [
-            alarm
-            for group in rows_N3[: groups * self._rows].reshape(groups, self._rows, 3)
-            for alarm in self._group(*group.T)
-        ]
+        loss_NG, prob_NG, label_NG = rows_N3[: groups * self._rows].reshape(-1, self._rows, 3).T
+        # all groups at once: called for each of them, numpy took longer than the detectors
+        spread_G = np.sqrt((prob_NG * (1 - prob_NG)).sum(0))
+        of_G4 = np.stack((label_NG.sum(0), loss_NG.mean(0), prob_NG.sum(0), spread_G), 1)
+        found = [alarm for group in of_G4.tolist() for alarm in self._group(*group)]
         if found:
             self._quiet = 0
         return found
 
-    def _group(self, loss_N: Floats, prob_N: Floats, label_N: Floats) -> list[tuple[str, bool]]:
-        positives = float(label_N.sum())
+    def _group(
+        self, positives: float, loss: float, predicted: float, spread: float
+    ) -> list[tuple[str, bool]]:
+        """What the detectors say of labels, mean loss, expected positives and their standard deviation."""
         keep = FADING**self._rows
         self._labels = self._labels * keep + self._rows
         self._positives = self._positives * keep + positives
@@ -82,10 +84,9 @@ class TaskWatch:
         rate = self._positives / self._labels
         if self._seen < POSITIVES or not 0 < rate < 1:
             return []
-        spread = float(np.sqrt((prob_N * (1 - prob_N)).sum()))
-        missed = positives - float(prob_N.sum())
+        missed = positives - predicted
         numbers = {
-            "entropy": float(loss_N.mean()) / entropy(rate),
+            "entropy": loss / entropy(rate),
             "calibration": min(WILD, max(-WILD, missed / max(spread, 1e-6))),
         }
         found = []

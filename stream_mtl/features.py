@@ -25,11 +25,12 @@ from stream_mtl import batch as batches
 from stream_mtl.batch import Batch, Spec
 from stream_mtl.clicked_items import ClickedItems
 from stream_mtl.config import Config
-from stream_mtl.description import DENSE, SPARSE, Description, Pairs
+from stream_mtl.description import DENSE, OF_ITEM, OF_READER, SPARSE, Description, Pairs
 from stream_mtl.events import Exposure, Outcome
 from stream_mtl.hashing import hash64, mix64
 from stream_mtl.label_join import RATED
 from stream_mtl.labels import Reading, readings
+from stream_mtl.lists import Lists
 from stream_mtl.provisional import is_early, settled, told_at_last, told_early
 from stream_mtl.retrieval import Candidates, Retrieval, Viewpoint
 from stream_mtl.shop import Shop
@@ -63,7 +64,13 @@ class Features:
     def __init__(self, shop: Shop, retrieval: Retrieval, config: Config) -> None:
         self.shop, self.retrieval, self.settings = shop, retrieval, config.features
         self.spec = Spec(
-            SPARSE, DENSE, tuple(config.tasks), config.features.table_rows, shop.text_dim
+            SPARSE,
+            DENSE,
+            tuple(config.tasks),
+            config.features.table_rows,
+            shop.text_dim,
+            reader_fields=OF_READER,
+            item_fields=OF_ITEM,
         )
         self.readings = readings(config.tasks)
         self._rated = any(reading.source == "rating" for reading in self.readings)
@@ -267,7 +274,7 @@ class Features:
 
     # ---- when lists are made
 
-    def candidate_batch(self, kind: str, slot_U: Ints, candidates: Candidates) -> Batch:
+    def lists(self, kind: str, candidates: Candidates) -> Lists:
         """Rows to score, list after list, padding left out; `kind` is "user" or "query"."""
         shop, view = self.shop, candidates.view
         user_U = view.user_U
@@ -288,19 +295,28 @@ class Features:
             domain_B=view.domain_U[row_B],
             surface_B=np.full(len(row_B), surface, np.int64),
         )
-        title_BE, query_BE = self._text(pairs.item_B, pairs.query_B)
         cosine_BT = self.description.cosines(view, pairs)
-        return replace(
+        rows = replace(
             batches.empty(self._featureless, len(row_B)),
-            sparse_BF=torch.from_numpy(self.description.sparse(pairs)),
             dense_BD=torch.from_numpy(self.description.dense(view, pairs, cosine_BT)),
-            title_BE=torch.from_numpy(title_BE),
-            query_BE=torch.from_numpy(query_BE),
             prior_B=torch.from_numpy(candidates.prior_UC[row_B, place_B]),
             list_key_B=torch.from_numpy(row_B.astype(np.int64)),
             time_B=torch.from_numpy(pairs.time_B),
             domain_B=torch.from_numpy(pairs.domain_B),
         )
+        first_U, reader_B = np.unique(row_B, return_index=True, return_inverse=True)[1:]
+        first_I, place_B = np.unique(item_B, return_index=True, return_inverse=True)[1:]
+        sides = (
+            reader_B,
+            place_B,
+            first_U,
+            first_I,
+            self.description.sparse(pairs.take(first_U)),
+            self.description.sparse(pairs.take(first_I)),
+            self._queried(pairs.query_B[first_U]),
+            self._titled(item_B[first_I]),
+        )
+        return Lists(rows, *(torch.from_numpy(side) for side in sides))
 
     def erase_user(self, user_id: str) -> int:
         """Forget a user's open exposures; how many there were."""
@@ -367,18 +383,23 @@ class Features:
         item_B, query_B = c.item[row_B], c.query[row_B]
         same_item_B = shop.items.slots.generation[item_B] == c.item_generation[row_B]
         same_query_B = shop.queries.slots.generation[query_B] == c.query_generation[row_B]
-        text = self._text(np.where(same_item_B, item_B, -1), np.where(same_query_B, query_B, -1))
+        text = (
+            self._titled(np.where(same_item_B, item_B, -1)),
+            self._queried(np.where(same_query_B, query_B, -1)),
+        )
         return self.snapshots.batch(row_B, label_BT, mask_BT, text)
 
-    def _text(self, item_B: Array, query_B: Array) -> tuple[Array, Array]:
-        """float16 vectors [B, E] of titles and queries, zeros where there is none."""
+    def _titled(self, item_B: Array) -> Array:
+        """float16 vectors [B, E] of titles, zeros where there is none."""
+        return self._vectors(self.shop.items.columns.vector, item_B)
+
+    def _queried(self, query_B: Array) -> Array:
+        return self._vectors(self.shop.queries.columns.vector, query_B)
+
+    def _vectors(self, vector_NE: Array, slot_B: Array) -> Array:
         if not self.shop.text_dim:
-            nothing = np.zeros((len(item_B), 0), np.float16)
-            return nothing, nothing
-        return (
-            _rows_or_zero(self.shop.items.columns.vector, item_B),
-            _rows_or_zero(self.shop.queries.columns.vector, query_B),
-        )
+            return np.zeros((len(slot_B), 0), np.float16)
+        return _rows_or_zero(vector_NE, slot_B)
 
     def _unlabelled(self, rows: int) -> tuple[Array, Array]:
         tasks = len(self.spec.tasks)

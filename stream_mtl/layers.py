@@ -1,13 +1,13 @@
 """Parts that every model is composed of: inputs and heads, initialised from a given generator.
 
-Legend: B rows, F sparse fields, H width, D dense features, E text dimension, P projected text, X inputs,
-W logits of one head.
+Legend: B rows, U readers, I items, F sparse fields, H width, D dense features, E text dimension, P projected text,
+X inputs, W logits of one head.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ from stream_mtl import config
 from stream_mtl.batch import Batch, Spec
 from stream_mtl.interactions import CrossLayers, DomainGates
 from stream_mtl.linear import linear
+from stream_mtl.lists import Lists
 from stream_mtl.tasks.base import TaskKind
 
 # A place is worth about one in log-odds, but AdamW moves a number by no more than its rate a step.
@@ -63,6 +64,37 @@ def dropping(layers: Sequence[Dropout], seed: int) -> Iterator[None]:
             layer.generator = None
 
 
+class Side(nn.Module):
+    """What belongs to the reader, to the item, or to their pair: places in the batch, and columns of the inputs."""
+
+    fields: Tensor
+    dense: Tensor
+    columns: Tensor
+
+    def __init__(
+        self, spec: Spec, names: Collection[str], embedding_dim: int, text_X: Sequence[int]
+    ) -> None:
+        """In the order in which `InputLayer` lays them out."""
+        super().__init__()
+        fields = [f for f, name in enumerate(spec.sparse_fields) if name in names]
+        dense = [d for d, name in enumerate(spec.dense_fields) if name in names]
+        embedded_X = [f * embedding_dim + h for f in fields for h in range(embedding_dim)]
+        first = len(spec.sparse_fields) * embedding_dim
+        columns = [*embedded_X, *(first + d for d in dense), *text_X]
+        for name, places in (("fields", fields), ("dense", dense), ("columns", columns)):
+            places_N = torch.tensor(places, dtype=torch.int64)
+            self.register_buffer(name, places_N, persistent=False)  # moves with the model
+
+    def __len__(self) -> int:
+        """How many sparse fields it has."""
+        return len(self.fields)
+
+    def inputs(self, sparse_NF: Tensor, dense_ND: Tensor, table_RH: Tensor) -> list[Tensor]:
+        """Its embeddings and dense features."""
+        row_NS = sparse_NF.index_select(1, self.fields)
+        return [F.embedding(row_NS, table_RH).flatten(1), dense_ND.index_select(1, self.dense)]
+
+
 class InputLayer(nn.Module):
     """Embeddings, clamped dense features, projections of title and query and their product; then, where the
     settings say so, cross layers over them, and gates of the domain."""
@@ -71,6 +103,15 @@ class InputLayer(nn.Module):
         super().__init__()
         self.width = len(spec.sparse_fields) * model.embedding_dim + len(spec.dense_fields)
         self.has_text = spec.text_dim > 0
+        text_X = range(self.width, self.width + 3 * model.text_dim * self.has_text)
+        P = model.text_dim
+        pair_fields = {*spec.sparse_fields, *spec.dense_fields} - {
+            *spec.reader_fields,
+            *spec.item_fields,
+        }
+        self.item = Side(spec, spec.item_fields, model.embedding_dim, text_X[:P])
+        self.reader = Side(spec, spec.reader_fields, model.embedding_dim, text_X[P : 2 * P])
+        self.pair = Side(spec, pair_fields, model.embedding_dim, text_X[2 * P :])
         if self.has_text:
             self.title = linear(spec.text_dim, model.text_dim, generator, bias=False)
             self.query = linear(spec.text_dim, model.text_dim, generator, bias=False)
@@ -85,6 +126,32 @@ class InputLayer(nn.Module):
             self.cross = CrossLayers(self.width, model.cross_layers, model.cross_rank, generator)
         if model.domain_gates:
             self.gates = DomainGates(self.width, model.tower, generator)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the inputs are those columns side by side, each sparse field of one side."""
+        return self.cross is None and self.gates is None and not len(self.pair)
+
+    def sides(self, table_RH: Tensor, lists: Lists) -> tuple[Tensor, Tensor, Tensor]:
+        """U x X, I x X and B x X: the columns of `reader`, `item` and `pair`."""
+        dense_BD = lists.pairs.dense_BD.clamp(-_DENSE_LIMIT, _DENSE_LIMIT)
+        dense_UD, dense_ID = (
+            dense_BD.index_select(0, first) for first in (lists.first_U, lists.first_I)
+        )
+        reader = self.reader.inputs(lists.sparse_UF, dense_UD, table_RH)
+        item = self.item.inputs(lists.sparse_IF, dense_ID, table_RH)
+        pair = [dense_BD.index_select(1, self.pair.dense)]
+        if self.has_text:
+            query_UP, title_IP = (
+                self.query(lists.query_UE.float()),
+                self.title(lists.title_IE.float()),
+            )
+            reader.append(query_UP)
+            item.append(title_IP)
+            pair.append(
+                title_IP.index_select(0, lists.item_B) * query_UP.index_select(0, lists.reader_B)
+            )
+        return torch.cat(reader, 1), torch.cat(item, 1), torch.cat(pair, 1)
 
     def forward(self, embedding_BFH: Tensor, batch: Batch) -> Tensor:
         if not embedding_BFH.shape[

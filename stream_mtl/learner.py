@@ -39,6 +39,7 @@ from stream_mtl.joint_loss import (
     task_losses,
 )
 from stream_mtl.layers import Parts, droppers, dropping
+from stream_mtl.lists import Lists
 from stream_mtl.lookup import lookup
 from stream_mtl.memories import held_rows, new_memories
 from stream_mtl.memory.base import Memory
@@ -127,6 +128,7 @@ class Learner:
         self._regularizer = regularizer(self._context)
         self._adaptation = Adaptation()
         self._serving = Serving(
+            spec,
             self._kinds,
             self._average.served,
             self._table_RH,
@@ -189,9 +191,9 @@ class Learner:
 
     # --- serving --------------------------------------------------------------------------------
 
-    def predict(self, batch: Batch, ranking: bool = False) -> Prediction:
+    def predict(self, batch: Batch | Lists, ranking: bool = False) -> Prediction:
         """Of every row and task, in the order of `spec.tasks`; changes nothing. `ranking`: see `Serving.predict`."""
-        return self._serving.predict(self._here(batch), ranking)
+        return self._serving.predict(batch, ranking)
 
     @torch.inference_mode()
     def health(self, batch: Batch) -> dict[str, float]:

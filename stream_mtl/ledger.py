@@ -21,7 +21,7 @@ from stream_mtl.rollback import targets_of
 
 # Raised by every change of how state evolves; harmless edits keep it. Ledgers of another version are
 # not rolled forward with digests compared.
-FOLD_VERSION = 5
+FOLD_VERSION = 6
 
 QUARANTINE = "quarantine"  # the kind of decision that names records to be refused unread
 

@@ -31,6 +31,7 @@ from stream_mtl.batch import Batch
 from stream_mtl.errors import ConfigError
 from stream_mtl.gate import Verdict, Window, decide, limits, usable_windows
 from stream_mtl.hashing import hash64
+from stream_mtl.lists import Lists
 from stream_mtl.prequential import log_loss, logits
 from stream_mtl.serving import Prediction, Serving
 from stream_mtl.state import State, nest, unnest
@@ -75,9 +76,9 @@ class PublishGate:
     def published(self) -> Serving:
         return self._champion if self.held else self._live
 
-    def predict(self, batch: Batch, ranking: bool = False) -> Prediction:
+    def predict(self, rows: Batch | Lists, ranking: bool = False) -> Prediction:
         """By the model that serves."""
-        return self.published.predict(batch, ranking)
+        return self.published.predict(rows, ranking)
 
     def also(self, batch: Batch) -> Tensor | None:
         """What the copy says of rows that are shown, B x C; None with the gate off."""

@@ -213,8 +213,8 @@ class Scoring:
     ) -> tuple[dict[str, Floats], list[UserScores], int]:
         """Task scores of every candidate, [U, C] each; padding scores 0. And what is said of the users."""
         valid_UC = candidates.item_UC >= 0
-        batch = self._features.candidate_batch(kind, slots, candidates)
-        prediction = self._gate.predict(batch, ranking=True)
+        lists = self._features.lists(kind, candidates)
+        prediction = self._gate.predict(lists, ranking=True)
         names = [*self._of_items, *self._given]
         prob_BT, tasks = prediction.prob_BT, self._features.spec.tasks
         if len(self._of_items) < len(tasks):
@@ -230,7 +230,7 @@ class Scoring:
         of_users: list[UserScores] = []
         if self._of_users and kind == "user":
             of_users = self._describe(prediction.output_BC, valid_UC)
-        return scores, of_users, len(batch)
+        return scores, of_users, len(lists)
 
     def _describe(
         self, output_BC: torch.Tensor, valid_UC: npt.NDArray[np.bool_]

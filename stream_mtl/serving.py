@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stream_mtl.batch import Batch
+from stream_mtl import sides
+from stream_mtl.batch import Batch, Spec
+from stream_mtl.lists import Lists
 from stream_mtl.lookup import Lookup
 from stream_mtl.models.base import Model
 from stream_mtl.optim import copy_tensors
@@ -39,6 +41,7 @@ class Prediction:
 class Serving:
     """One model with its table, as it is read. Whoever owns them may move them between two calls."""
 
+    spec: Spec
     kinds: Sequence[TaskKind]
     model: Model
     table_RH: Tensor
@@ -47,18 +50,26 @@ class Serving:
     given: Mapping[str, int]  # scores beside those of the tasks, and the column of each
 
     @torch.inference_mode()
-    def predict(self, batch: Batch, ranking: bool = False) -> Prediction:
+    def predict(self, rows: Batch | Lists, ranking: bool = False) -> Prediction:
         """`ranking`: for a list to be published, where a model has only the say that it has earned (`trust`)."""
-        pieces = [batch.rows(n, n + _ROWS) for n in range(0, len(batch), _ROWS)] or [batch]
-        logit_BC = torch.cat([self.model(self.embedded(piece), piece) for piece in pieces])
+        rows = rows.to(self.table_RH.device)
+        logit_BC = self._logits(rows)
         if ranking:
-            logit_BC = self.trust.serve(logit_BC, batch)
+            logit_BC = self.trust.serve(logit_BC, rows.pairs if isinstance(rows, Lists) else rows)
         prob_BT = torch.stack([kind.score(logit_BC) for kind in self.kinds], 1)
         output_BC = prob_BT
         if logit_BC.shape != prob_BT.shape:
             output_BC = torch.cat([kind.outputs(logit_BC) for kind in self.kinds], 1)
         extra = {name: logit_BC[:, column].sigmoid() for name, column in self.given.items()}
         return Prediction(prob_BT, logit_BC, output_BC, extra)
+
+    def _logits(self, rows: Batch | Lists) -> Tensor:
+        if isinstance(rows, Lists):
+            if isinstance(self.model, sides.Sided) and self.model.inputs.is_plain:
+                return sides.logits(self.model, self.table_RH, rows, _ROWS)
+            rows = rows.whole(self.spec)
+        pieces = [rows.rows(n, n + _ROWS) for n in range(0, len(rows), _ROWS)] or [rows]
+        return torch.cat([self.model(self.embedded(piece), piece) for piece in pieces])
 
     def copy(self) -> Serving:
         """One that does not move with this one."""

@@ -38,29 +38,44 @@ class MMoE(nn.Module):
     def shared(self, embedding_BFH: Tensor, batch: Batch) -> tuple[Tensor, ...]:
         """Inputs, which the gates read, and the experts' outputs B x E x H."""
         input_BX = self.inputs(embedding_BFH, batch)
-        expert_BEH = self.expert(input_BX).view(-1, self.experts, self.hidden)
-        expert_BEH = F.silu(F.layer_norm(expert_BEH, (self.hidden,)))  # the towers rescale
-        return input_BX, expert_BEH
+        return input_BX, self._activated(self.expert(input_BX))
 
     def read(self, shared: Sequence[Tensor], batch: Batch) -> Tensor:
         input_BX, expert_BEH = shared
-        mixed_BTH = torch.bmm(self._gates(input_BX), expert_BEH)
+        return self._mixed(expert_BEH, F.linear(input_BX, *self._gates()), batch)
+
+    def first(self) -> list[tuple[Tensor, Tensor]]:
+        return [(self.expert.weight, self.expert.bias), self._gates()]
+
+    def onward(self, first: Sequence[Tensor], batch: Batch) -> Tensor:
+        expert_BO, gate_BG = first
+        return self._mixed(self._activated(expert_BO), gate_BG, batch)
+
+    def _activated(self, expert_BO: Tensor) -> Tensor:
+        expert_BEH = expert_BO.view(-1, self.experts, self.hidden)
+        return F.silu(F.layer_norm(expert_BEH, (self.hidden,)))  # the towers rescale
+
+    def _mixed(self, expert_BEH: Tensor, gate_BG: Tensor, batch: Batch) -> Tensor:
+        mixed_BTH = torch.bmm(self._shares(gate_BG), expert_BEH)
         mixed = mixed_BTH.unbind(1)  # unlike slices, its backward is one stack
         heads = zip(self.heads, mixed, strict=True)
         return torch.cat([head(mixed_BH, batch) for head, mixed_BH in heads], 1)
 
-    def _gates(self, input_BX: Tensor) -> Tensor:
-        """B x T x E, each task's mixture; one product for all, since thin ones are slow."""
+    def _gates(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of all gates: one product for all, since thin ones are slow."""
         gates = [gate.get_parameter for gate in self.gates]
         weight = torch.cat([parameter("weight") for parameter in gates])
-        bias = torch.cat([parameter("bias") for parameter in gates])
-        logit_BG = F.linear(input_BX, weight, bias)
-        return logit_BG.view(len(input_BX), len(gates), self.experts).softmax(2)
+        return weight, torch.cat([parameter("bias") for parameter in gates])
+
+    def _shares(self, gate_BG: Tensor) -> Tensor:
+        """B x T x E, each task's mixture."""
+        return gate_BG.view(len(gate_BG), len(self.gates), self.experts).softmax(2)
 
     def mixtures(self, embedding_BFH: Tensor, batch: Batch) -> list[Mixture]:
         input_BX, expert_BEH = self.shared(embedding_BFH, batch)
         names = tuple(f"shared{e}" for e in range(self.experts))
-        gates = zip(self._tasks, self._gates(input_BX).unbind(1), strict=True)
+        share_BTE = self._shares(F.linear(input_BX, *self._gates()))
+        gates = zip(self._tasks, share_BTE.unbind(1), strict=True)
         return [Mixture(task, names, expert_BEH, gate_BE) for task, gate_BE in gates]
 
     def shared_parameters(self) -> list[nn.Parameter]:

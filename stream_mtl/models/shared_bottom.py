@@ -27,11 +27,21 @@ class SharedBottom(nn.Module):
         return self.read(self.shared(embedding_BFH, batch), batch)
 
     def shared(self, embedding_BFH: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        return (F.silu(self.norm(self.bottom(self.inputs(embedding_BFH, batch)))),)
+        return (self._activated(self.bottom(self.inputs(embedding_BFH, batch))),)
+
+    def _activated(self, bottom_BH: Tensor) -> Tensor:
+        return F.silu(self.norm(bottom_BH))
 
     def read(self, shared: Sequence[Tensor], batch: Batch) -> Tensor:
         (bottom_BH,) = shared
         return torch.cat([head(bottom_BH, batch) for head in self.heads], 1)
+
+    def first(self) -> list[tuple[Tensor, Tensor]]:
+        return [(self.bottom.weight, self.bottom.bias)]
+
+    def onward(self, first: Sequence[Tensor], batch: Batch) -> Tensor:
+        (bottom_BH,) = first
+        return self.read((self._activated(bottom_BH),), batch)
 
     def mixtures(self, embedding_BFH: Tensor, batch: Batch) -> list[Mixture]:
         return []

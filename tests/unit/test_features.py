@@ -255,7 +255,7 @@ def test_scoring_rows_hold_what_training_rows_held_at_the_same_moment() -> None:
     shop, features = made(events=random_clicks(300))
     slot_U = shop.user_slots(["u1", "u2"])
     candidates = features.retrieval.for_users(slot_U)
-    served = features.candidate_batch("user", slot_U, candidates)
+    served = features.lists("user", candidates).whole(features.spec)
     counts = (candidates.item_UC >= 0).sum(1)
     shown = [
         exposure(
@@ -286,9 +286,9 @@ def test_query_lists_are_described_too() -> None:
         ]
     )
     slots = shop.query_slots(["red shoe"])
-    rows = features.candidate_batch("query", slots, features.retrieval.for_queries(slots))
+    rows = features.lists("query", features.retrieval.for_queries(slots))
     assert len(rows)
-    assert rows.dense_BD[:, features.spec.dense_fields.index("asked")].all()
+    assert rows.pairs.dense_BD[:, features.spec.dense_fields.index("asked")].all()
 
 
 def test_restored_features_go_on_bit_for_bit() -> None:
