@@ -68,8 +68,9 @@ class MMoE(nn.Module):
         return weight, torch.cat([parameter("bias") for parameter in gates])
 
     def _shares(self, gate_BG: Tensor) -> Tensor:
-        """B x T x E, each task's mixture."""
-        return gate_BG.view(len(gate_BG), len(self.gates), self.experts).softmax(2)
+        """B x T x E, each task's mixture; worked out across rows, since a softmax over four numbers is slow."""
+        logit_TEB = gate_BG.T.reshape(len(self.gates), self.experts, len(gate_BG))
+        return logit_TEB.softmax(1).permute(2, 0, 1).contiguous()
 
     def mixtures(self, embedding_BFH: Tensor, batch: Batch) -> list[Mixture]:
         input_BX, expert_BEH = self.shared(embedding_BFH, batch)
