@@ -30,11 +30,13 @@ class Scene:
     def __init__(self, stage: Stage, server: KafkaServer, proxy: Proxy, naive: str) -> None:
         self._stage, self._server, self._proxy, self._naive = stage, server, proxy, naive
         self._worker: Child | None = None
+        self._started_at = 0.0
 
     def play(self, schedule: Sequence[Planned]) -> None:
-        self._worker = self._stage.start(naive=self._naive)
-        self._stage.await_commit(0.0, self._worker)  # the faults are for a worker that works
+        self._await_work()
         for planned in schedule:
+            if self._naive:  # what it does wrong it does when it works; ours must bear faults while it starts too
+                self._await_work()
             self._supervise(planned.after_s)
             note(f"    {planned.fault}")
             self._do(planned.fault)
@@ -47,13 +49,21 @@ class Scene:
             self._worker.wait(10.0)
             self._worker = None
 
+    def _await_work(self) -> None:
+        """Until the worker has committed a cut since it was started."""
+        self._stage.await_commit(self._started_at, self._running())
+
+    def _running(self) -> Child:
+        if self._worker is None:
+            self._started_at = time.time()
+            self._worker = self._stage.start(naive=self._naive)
+        return self._worker
+
     def _supervise(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            if self._worker is None:
-                self._worker = self._stage.start(naive=self._naive)
             try:
-                self._worker.wait(left)
+                self._running().wait(left)
                 self._worker = None
             except subprocess.TimeoutExpired:
                 return
@@ -124,8 +134,11 @@ def run(ground: Ground) -> Iterator[Row]:
 
 
 def _naive(ground: Ground, server: KafkaServer, proxy: Proxy) -> Row:
-    """Scores apart from the offsets: kills lose scores, resets do not, so only kills should be left."""
-    schedule = draw(ground.seed, ("kill the worker", "reset"), 12, 2.0)
+    """Scores apart from the offsets: kills lose scores, resets do not, so only kills should be left.
+
+    The first ten cuts or so are the catalogue and lose nothing, so there are many kills.
+    """
+    schedule = draw(ground.seed, ("kill the worker", "kill the worker", "reset"), 16, 2.0)
     violations = play(ground, server, proxy, "mixed-naive", schedule, "scores_apart")
     left = (
         _tell_shortest(ground, server, proxy, schedule, ground.seed, "scores_apart")

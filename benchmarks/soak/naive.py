@@ -19,7 +19,7 @@ from stream_mtl.kafka.publication import Committed, Publication, offsets
 from stream_mtl.kafka.sink import TransactionalSink
 
 _PRUNE_CUTS = 45
-_BETWEEN_S = 0.3  # two transactions, wide apart: a kill at a random moment shall meet the gap
+_BETWEEN_S = 0.6  # two transactions, wide apart: a kill at a random moment shall meet the gap
 # The failpoint before such a deletion: it is passed twice a cut, here and in the sink.
 PRUNING = f"commit.beginning:{2 * _PRUNE_CUTS - 1}"
 
