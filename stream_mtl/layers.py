@@ -85,10 +85,6 @@ class Side(nn.Module):
             places_N = torch.tensor(places, dtype=torch.int64)
             self.register_buffer(name, places_N, persistent=False)  # moves with the model
 
-    def __len__(self) -> int:
-        """How many sparse fields it has."""
-        return len(self.fields)
-
     def inputs(self, sparse_NF: Tensor, dense_ND: Tensor, table_RH: Tensor) -> list[Tensor]:
         """Its embeddings and dense features."""
         row_NS = sparse_NF.index_select(1, self.fields)
@@ -103,15 +99,15 @@ class InputLayer(nn.Module):
         super().__init__()
         self.width = len(spec.sparse_fields) * model.embedding_dim + len(spec.dense_fields)
         self.has_text = spec.text_dim > 0
-        text_X = range(self.width, self.width + 3 * model.text_dim * self.has_text)
-        P = model.text_dim
-        pair_fields = {*spec.sparse_fields, *spec.dense_fields} - {
-            *spec.reader_fields,
-            *spec.item_fields,
-        }
-        self.item = Side(spec, spec.item_fields, model.embedding_dim, text_X[:P])
-        self.reader = Side(spec, spec.reader_fields, model.embedding_dim, text_X[P : 2 * P])
-        self.pair = Side(spec, pair_fields, model.embedding_dim, text_X[2 * P :])
+        text = model.text_dim * self.has_text
+        title_X, query_X, product_X = (
+            range(self.width + n * text, self.width + (n + 1) * text) for n in range(3)
+        )
+        of_one = {*spec.reader_fields, *spec.item_fields}
+        of_both = {*spec.sparse_fields, *spec.dense_fields} - of_one
+        self.reader = Side(spec, spec.reader_fields, model.embedding_dim, query_X)
+        self.item = Side(spec, spec.item_fields, model.embedding_dim, title_X)
+        self.pair = Side(spec, of_both, model.embedding_dim, product_X)
         if self.has_text:
             self.title = linear(spec.text_dim, model.text_dim, generator, bias=False)
             self.query = linear(spec.text_dim, model.text_dim, generator, bias=False)
@@ -130,7 +126,7 @@ class InputLayer(nn.Module):
     @property
     def is_plain(self) -> bool:
         """Whether the inputs are those columns side by side, each sparse field of one side."""
-        return self.cross is None and self.gates is None and not len(self.pair)
+        return self.cross is None and self.gates is None and not len(self.pair.fields)
 
     def sides(self, table_RH: Tensor, lists: Lists) -> tuple[Tensor, Tensor, Tensor]:
         """U x X, I x X and B x X: the columns of `reader`, `item` and `pair`."""
@@ -142,15 +138,11 @@ class InputLayer(nn.Module):
         item = self.item.inputs(lists.sparse_IF, dense_ID, table_RH)
         pair = [dense_BD.index_select(1, self.pair.dense)]
         if self.has_text:
-            query_UP, title_IP = (
-                self.query(lists.query_UE.float()),
-                self.title(lists.title_IE.float()),
-            )
+            query_UP = self.query(lists.query_UE.float())
+            title_IP = self.title(lists.title_IE.float())
             reader.append(query_UP)
             item.append(title_IP)
-            pair.append(
-                title_IP.index_select(0, lists.item_B) * query_UP.index_select(0, lists.reader_B)
-            )
+            pair.append(query_UP[lists.reader_B] * title_IP[lists.item_B])
         return torch.cat(reader, 1), torch.cat(item, 1), torch.cat(pair, 1)
 
     def forward(self, embedding_BFH: Tensor, batch: Batch) -> Tensor:
