@@ -195,7 +195,7 @@ def learner(arm: Arm, seed: int, dose: Dose = PROTOCOL) -> Learner:
         "model": {"name": "shared_bottom", "embedding_dim": 1, "hidden": 400, "tower": TOWER},
         "balancer": {"name": "mean", "normalize": False},
         "memory": {"rows": dose.memory, **arm.memory},
-        "rehearsal": arm.rehearsal,
+        "rehearsal": {**arm.rehearsal, "young_steps": 0},  # as published
         "optimizer": {
             "dense": "sgd",
             "dense_lr": arm.rate,

@@ -29,6 +29,7 @@ class Rehearsed:
     draw: Draw
     sample: Sample
     shift_W: Tensor | None = None  # to add to the task's own logits, for its label loss alone
+    grown_R: Tensor | None = None  # what each row's remembered logits count, 0 to 1; None: 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,10 @@ def task_losses(
             part = len(one.sample.batch) / max(
                 rows.fresh, 1
             )  # as for labels: a row counts as a row
-            distance = (now_RS - one.sample.logit_RS).square().mean() * part * one.draw.logit_weight
+            distance_R = (now_RS - one.sample.logit_RS).square().mean(1)
+            if one.grown_R is not None:
+                distance_R = distance_R * one.grown_R
+            distance = distance_R.mean() * part * one.draw.logit_weight
             loss_T = loss_T + distance * torch.eye(len(kinds), device=loss_T.device)[one.task]
         start = stop
     return loss_T

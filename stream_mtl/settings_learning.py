@@ -98,6 +98,11 @@ class Rehearsal(Section):
         ge=0,
         description="weight of a row's label term (er, der++, er_ace); a fresh row's is 1",
     )
+    young_steps: NonNegative = Field(
+        200,
+        description="steps after which the logits that a model stores count half, n / (n + young_steps) after n (der, der++);"
+        " 0 = all count in full",
+    )
     max_version_age: NonNegative = Field(
         0, description="logits stored more steps ago teach nothing (der, der++); 0 = no limit"
     )

@@ -389,6 +389,33 @@ def test_a_limit_that_no_logit_reaches_changes_nothing() -> None:
     assert models[0].step(batch) == models[1].step(batch)
 
 
+def test_logits_count_more_the_longer_the_model_that_stored_them_had_learned() -> None:
+    """Half after `young_steps`; those of the very first steps next to nothing, in a draw with a limit of age too."""
+    for more in ({}, {"max_version_age": 8}):
+        model = taught(learner(loss="der++", rehearsal={"young_steps": 5, **more}), 10)
+        drawn = model.rehearser.draw(rows(64, 999), 10, torch.ones(5), 0.1)
+        lessons = [one for one in drawn if one.draw.logit_weight > 0]
+        assert lessons
+        for one in lessons:
+            assert one.grown_R is not None
+            expected_R = [v / (v + 5) for v in one.sample.version_R.tolist()]
+            assert one.grown_R.tolist() == pytest.approx(expected_R)
+
+
+def test_logits_of_a_model_that_knows_nothing_yet_are_as_good_as_none() -> None:
+    """Their labels are rehearsed as ever. In full, as published, they would hold the next model to them."""
+    steps = {}
+    for name, given in {
+        "young": {"young_steps": 1_000_000_000},
+        "none": {"alpha": 0.0, "young_steps": 0},
+        "published": {"young_steps": 0},
+    }.items():
+        model = taught(learner(loss="der++", rehearsal=given), 6)
+        steps[name] = model.step(rows(32, 999)).losses
+    assert steps["young"] == pytest.approx(steps["none"], rel=1e-3)
+    assert steps["published"] != pytest.approx(steps["none"], rel=1e-3)
+
+
 def test_a_memory_that_is_learned_by_heart_shows_and_one_that_is_not_does_not() -> None:
     """Labels that nothing predicts, few rows rehearsed over and over; against a fresh model."""
 
