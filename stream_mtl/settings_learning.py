@@ -99,7 +99,7 @@ class Rehearsal(Section):
         description="weight of a row's label term (er, der++, er_ace); a fresh row's is 1",
     )
     young_steps: NonNegative = Field(
-        200,
+        50,
         description="steps after which the logits that a model stores count half, n / (n + young_steps) after n (der, der++);"
         " 0 = all count in full",
     )
