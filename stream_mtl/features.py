@@ -304,11 +304,11 @@ class Features:
             time_B=torch.from_numpy(pairs.time_B),
             domain_B=torch.from_numpy(pairs.domain_B),
         )
-        first_U, reader_B = np.unique(row_B, return_index=True, return_inverse=True)[1:]
-        first_I, place_B = np.unique(item_B, return_index=True, return_inverse=True)[1:]
+        _, first_U, of_reader_B = np.unique(row_B, return_index=True, return_inverse=True)
+        _, first_I, of_item_B = np.unique(item_B, return_index=True, return_inverse=True)
         sides = (
-            reader_B,
-            place_B,
+            of_reader_B,
+            of_item_B,
             first_U,
             first_I,
             self.description.sparse(pairs.take(first_U)),

@@ -186,9 +186,8 @@ class TransactionalSink:
                 cut_number,
                 _NO_CUT,
             )
-        except (
-            _Unsettled
-        ) as fault:  # the next one is an hour away at most, and they expire after days
+        except _Unsettled as fault:
+            # not again: the next one is an hour away at most, and they expire after days
             self._replace(fault.how, cut_number)
 
     def close(self) -> None:
