@@ -97,7 +97,7 @@ class Rehearser:
         """
         sample, shift_W = corrected(sample, self._context.kinds[task], self._held[task])
         if not self.max_version_age or draw.logit_weight == 0:
-            return [Rehearsed(task, draw, sample, shift_W, self._grown(sample))]
+            return [Rehearsed(task, draw, sample, shift_W, self._grown(draw, sample))]
         recent_R = sample.version_R >= version - self.max_version_age
         lessons = []
         if draw.label_weight > 0:
@@ -105,14 +105,16 @@ class Rehearser:
         if bool(recent_R.any()):
             recent = sample.select(recent_R)
             of_logits = replace(draw, label_weight=0.0)
-            grown_R = self._grown(recent)
+            grown_R = self._grown(of_logits, recent)
             lessons.append(Rehearsed(task, of_logits, recent, None, grown_R))
         return lessons
 
-    def _grown(self, sample: Sample) -> Tensor | None:
-        """How far the models that stored these rows had come, 0 to 1."""
+    def _grown(self, draw: Draw, sample: Sample) -> Tensor | None:
+        """How far the models that stored these rows had come, 0 to 1; None where that does not matter."""
         young = self._config.rehearsal.young_steps
-        return sample.version_R / (sample.version_R + young) if young else None
+        if not young or draw.logit_weight == 0:
+            return None
+        return sample.version_R / (sample.version_R + young)
 
     def _staleness(self, version: int, sparse_RF: Tensor) -> Tensor:
         """Steps since a row's ids were updated, the coming one included; missing ids (0) do not count."""
