@@ -60,6 +60,8 @@ class Measured:
     pairs: int = 0
     first_commits: list[float] = field(default_factory=list)
     rolled: list[float] = field(default_factory=list)
+    before: list[float] = field(default_factory=list)  # until the checkpoint is looked for
+    loaded: list[float] = field(default_factory=list)  # from there until it is restored
 
 
 class Shop:
@@ -177,6 +179,9 @@ def _restart(shop: Shop, found: Measured) -> None:
         if replayed:
             found.first_commits.append(first["at"] - began)
             found.rolled.append(sum(line["step_s"] for line in replayed))
+            phases = {line["name"]: line["at"] for line in lines if line["kind"] == "phase"}
+            found.before.append(phases["restoring"] - began)
+            found.loaded.append(replayed[0]["at"] - replayed[0]["step_s"] - phases["restoring"])
         enough = 0.9 * config.checkpoint.max_fold_s
         _await(process, lambda: _since_checkpoint(diary()) >= enough)
 
@@ -236,6 +241,8 @@ def figures(size: int, m: Measured) -> list[Figure]:
             10.0,
             asked,
         ),
+        Figure(f"{name}: of that until `restoring`, s: p50", _p(m.before, 0.5), "", None),
+        Figure(f"{name}: of that loading, s: p50", _p(m.loaded, 0.5), "", None),
         Figure(f"{name}: of that rolling forward, s: p50", _p(m.rolled, 0.5), "", None),
     ]
 

@@ -58,6 +58,7 @@ class Reader:
         self._end: dict[Place, int] = {}  # offset of the end event, until a record follows it
         self._buffer: dict[Place, deque[Record]] = {}  # polled and not taken
         self._held = 0  # records in all buffers
+        self.held_bytes = 0  # of their keys and values
         self._only: str | None = None  # the one topic that is polled now
         self.position: dict[
             Place, int
@@ -149,12 +150,11 @@ class Reader:
         for _ in range(count):
             _, place = heads[0]
             waiting = self._buffer[place]
-            own[place].append(waiting.popleft())
+            own[place].append(self._next(waiting))
             if waiting:
                 heapq.heapreplace(heads, (_stamp(waiting), place))
             else:
                 heapq.heappop(heads)
-        self._held -= count
         return [self._slice(place, records) for place, records in own.items()]
 
     def waiting(self, topic: str) -> int:
@@ -179,8 +179,7 @@ class Reader:
         for place, waiting in self._buffer.items():
             records = []
             while waiting and waiting[0].offset < stops[place]:
-                records.append(waiting.popleft())
-            self._held -= len(records)
+                records.append(self._next(waiting))
             slices.append(Slice(place, self.position[place], stops[place], tuple(records)))
             self.position[place] = stops[place]
         return slices
@@ -208,7 +207,7 @@ class Reader:
                 self.position[place] = self._checked(place, at, *self.bounds(place), skip=False)
         for waiting in self._buffer.values():
             waiting.clear()
-        self._held = 0
+        self._held = self.held_bytes = 0
         self._assign(self.position)
 
     def ask_again(self) -> None:
@@ -273,9 +272,17 @@ class Reader:
         headers = tuple(message.headers() or ())
         key, value = message.key(), message.value()
         self._held += 1
+        self.held_bytes += len(key or b"") + len(value or b"")
         self._buffer[place].append(
             Record(*place, offset, key, value, timestamp if kind else None, headers)
         )
+
+    def _next(self, waiting: deque[Record]) -> Record:
+        """Out of its buffer."""
+        record = waiting.popleft()
+        self._held -= 1
+        self.held_bytes -= len(record.key or b"") + len(record.value or b"")
+        return record
 
     def _recover(self, place: Place) -> None:
         """The broker refused our position while we ran: stop, or go on at the log's start (`on_gap`)."""

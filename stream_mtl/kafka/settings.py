@@ -63,6 +63,9 @@ def consumer_settings(config: Config) -> Settings:
     """Of every consumer: explicit positions, committed records only, checked, ends announced."""
     return {
         "fetch.wait.max.ms": 100,
+        # In a backlog all partitions are read abreast, by time; of each only so much at once, or the first
+        # ones fill the buffers before the last one shows.
+        "max.partition.fetch.bytes": 262_144,
         # A connection that a router forgot looks open: a minute, the client's default, would be a minute's lag.
         "socket.timeout.ms": 15_000,
         **client_settings(config),

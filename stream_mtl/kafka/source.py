@@ -12,7 +12,9 @@ from stream_mtl.kafka.heartbeat import EVERY_S, FIRST_S, Heartbeat
 from stream_mtl.kafka.ownership import Place
 from stream_mtl.kafka.reader import Reader, Slice
 
-_LOOK_AHEAD = 16  # cuts
+# A fetch brings one partition after the other, each with all that one request may hold of it (see `settings`),
+# so the last one shows up behind this much of the others. In cuts it cannot be said: theirs may be small.
+_LOOK_AHEAD_BYTES = 64 << 20
 _NAP_S = 0.05  # after which the stop flag is looked at again
 _PATIENCE_S = 120.0  # roll-forward: without any message
 _LAG_S = 5.0  # while commands alone are read, the other partitions' ends are asked for
@@ -173,8 +175,9 @@ class Source:
         return min(max(self._frozen_at + interval_s, now + interval_s / 4), now + interval_s)
 
     def _wants_more(self, limit: int) -> bool:
-        held = len(self._reader)
-        return held < limit or (held < _LOOK_AHEAD * limit and not self._reader.balanced)
+        reader = self._reader
+        ahead = reader.held_bytes < _LOOK_AHEAD_BYTES and not reader.balanced
+        return len(reader) < limit or ahead
 
     def read(self, ranges: Sequence[Range]) -> list[Record]:
         """The records of a recorded cut in its order, compared with its counts and hashes.

@@ -13,6 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from stream_mtl.config import Config
 from stream_mtl.errors import BrokerUnavailable, CommitIndefinite, ConfigError, Fenced
+from stream_mtl.failpoints import unarmed
 from stream_mtl.kafka.calls import CALLS
 from stream_mtl.kafka.ledger_log import committed_offsets, last_record, read_ledger
 from stream_mtl.kafka.ownership import Place
@@ -22,6 +23,7 @@ from stream_mtl.kafka.settings import open_producer
 from stream_mtl.kafka.sink import TransactionalSink
 from stream_mtl.kafka.topics import ensure_topics
 from tests.publications import START_MS, publication, read_published
+from workers.ports import kafka_ports
 
 pytestmark = pytest.mark.integration
 ConfigFactory = Callable[..., Config]
@@ -121,6 +123,25 @@ def test_what_a_crash_left_open_stays_invisible(
     assert ledger(config) == [one.ledger]
     assert len(read_published(config)) == len(one.outputs)
     assert len(read_published(config, config.topics.dlq)) == 1
+
+
+def test_what_a_crash_left_open_keeps_no_start_waiting(
+    config: Config, positions: dict[Place, int]
+) -> None:
+    """Who holds the job is known at once, and not when the broker has ended the dead worker's transaction: with the
+    transaction's time-out above the client's patience that was a refused start.
+    """
+    long = config.kafka.model_copy(update={"transaction_timeout_ms": 600_000})
+    config = config.model_copy(update={"kafka": long})
+    dead = TransactionalSink(config, "dead", failpoint=crash_at("commit.offsets"))
+    dead.open()
+    dead.refresh(1, positions, Claim("somebody", START_MS))
+    with pytest.raises(Crash):
+        dead.commit(publication(2, positions))
+    ports = kafka_ports(config, "next", lambda: False, unarmed)
+    assert {claim.instance for claim in ports.claims()} == {"somebody"}
+    ports.source.close()
+    dead.close()
 
 
 @pytest.mark.parametrize("where", ["commit.sent", "commit.acknowledged"])

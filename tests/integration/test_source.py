@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
@@ -21,10 +22,11 @@ from stream_mtl.errors import (
 )
 from stream_mtl.kafka import topics as topics_module
 from stream_mtl.kafka.embedded import FETCH, EmbeddedBroker
+from stream_mtl.kafka.produce import EventWriter
 from stream_mtl.kafka.server import KafkaServer
 from stream_mtl.kafka.source import Source
 from stream_mtl.kafka.topics import check_identities, ensure_topics, identities, plan
-from tests.publications import opened, write_events
+from tests.publications import START_MS, opened, write_events
 
 ConfigFactory = Callable[..., Config]
 OFFSET_OUT_OF_RANGE = 1
@@ -240,6 +242,25 @@ def test_a_long_step_neither_loses_nor_doubles_records(config: Config) -> None:
     records = [*first.records, *(record for cut in drained(source) for record in cut.records)]
     source.close()
     assert values(records) == sorted(b"event %d" % i for i in range(600))
+
+
+@pytest.mark.integration
+def test_a_backlog_is_read_by_time_and_not_one_partition_after_the_other(config: Config) -> None:
+    """Small cuts, large fetches: nothing in a cut is older than anything in the one before. With a look ahead of a
+    few cuts it was: the watermark stood still, and then a single step had thousands of examples.
+    """
+    patient = config.cut.model_copy(update={"max_records": 20, "interval_ms": 10_000})
+    small = config.model_copy(update={"cut": patient})
+    writer, padding = EventWriter(config), b"x" * 1_500
+    for i in range(6_000):
+        writer.write(config.topics.events[0], f"u{i % 50}", b"%d %s" % (i, padding), START_MS + i)
+    writer.write(config.topics.items, "i", b"the catalogue", START_MS)
+    writer.flush()
+    source = opened(small)
+    times = [sorted(r.timestamp_ms or 0 for r in first_cut(source).records) for _ in range(100)]
+    source.close()
+    assert times[0][0] == START_MS
+    assert all(later[0] >= earlier[-1] for earlier, later in pairwise(times))
 
 
 @pytest.mark.integration
