@@ -162,7 +162,10 @@ class Features(Section):
         "uniform",
         description="how those are drawn: uniformly, or as often as items are clicked (corrected by logQ)",
     )
-    chunk: Positive = Field(256, description="events after which counters catch up inside a cut")
+    chunk: Positive = Field(
+        256,
+        description="events after which counters catch up inside a cut; fewer: truer features in a backlog, more time",
+    )
     domains: tuple[str, ...] = Field((), description="named in metrics; others are 'other'")
 
 
