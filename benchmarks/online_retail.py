@@ -32,9 +32,9 @@ YEAR = 400 * 86_400_000  # ms, and some
 SHOP = (
     f"features.user_ttl_ms={YEAR}",
     f"features.item_ttl_ms={YEAR}",
-    "features.history=100",
+    "features.history=300",
     "retrieval.rest_ms=0",
-    "retrieval.rebuy=30",
+    "retrieval.rebuy=80",
 )
 DOMAIN = "gifts"
 DIGITS = 5  # a product's code begins with so many; postage, fees and samples have none
