@@ -134,8 +134,8 @@ def kafka_ports(config: Config, incarnation: str, stop: Stopped, failpoint: Fail
         return {place: offset for place, (offset, _) in found.items()}
 
     def claims() -> Sequence[Claim]:
-        # What a dead process left open would hold the answer back until the broker ends it, and more: the sink,
-        # which ends it at once, is opened after this look.
+        # A transaction that a dead process left open would hold the answer back until it times out: the sink, whose
+        # opening ends it, comes after this look.
         notes = ledger_log.committed_offsets(config, overlook_open=True).values()
         return [claim for _, note in notes if (claim := noted_claim(note))]
 

@@ -271,17 +271,16 @@ class Reader:
         kind, timestamp = message.timestamp()
         headers = tuple(message.headers() or ())
         key, value = message.key(), message.value()
+        record = Record(*place, offset, key, value, timestamp if kind else None, headers)
         self._held += 1
-        self.held_bytes += len(key or b"") + len(value or b"")
-        self._buffer[place].append(
-            Record(*place, offset, key, value, timestamp if kind else None, headers)
-        )
+        self.held_bytes += _size(record)
+        self._buffer[place].append(record)
 
     def _next(self, waiting: deque[Record]) -> Record:
         """Out of its buffer."""
         record = waiting.popleft()
         self._held -= 1
-        self.held_bytes -= len(record.key or b"") + len(record.value or b"")
+        self.held_bytes -= _size(record)
         return record
 
     def _recover(self, place: Place) -> None:
@@ -314,6 +313,11 @@ class Reader:
             f"{place[0]}[{place[1]}]: wanted offset {wanted}, the log ends at {high}; it was truncated or"
             " created anew; restore it, or start over with --accept-topic-recreation"
         )
+
+
+def _size(record: Record) -> int:
+    """Bytes of key and value."""
+    return len(record.key or b"") + len(record.value or b"")
 
 
 def _stamp(waiting: deque[Record]) -> int:
