@@ -6,7 +6,7 @@ import time
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from stream_mtl.kafka.faults import CALL_S, error_of, explain
+from stream_mtl.kafka.faults import CALL_S, error_of, explain, is_missing
 from stream_mtl.kafka.ownership import Place
 
 # Leadership moves, most of all right after a topic was created or a broker came back.
@@ -18,10 +18,13 @@ _MOVING = {
 }
 
 
-def bounds(consumer: Consumer, place: Place, bootstrap: str) -> tuple[int, int]:
+def bounds(
+    consumer: Consumer, place: Place, bootstrap: str, known: bool = False
+) -> tuple[int, int]:
     """First offset held, and the one after the last stable record.
 
-    Raises ConfigError for a missing topic, BrokerUnavailable when nobody answers.
+    `known`: the topic was there before, so that it is missing may pass: a broker that comes back answers before it
+    has read which topics it has. Raises ConfigError for a missing topic, BrokerUnavailable when nobody answers.
     """
     deadline = time.monotonic() + CALL_S
     while True:
@@ -30,6 +33,7 @@ def bounds(consumer: Consumer, place: Place, bootstrap: str) -> tuple[int, int]:
             return low, high
         except KafkaException as error:
             fault = error_of(error)
-            if fault.code() not in _MOVING or time.monotonic() > deadline:
+            passes = fault.code() in _MOVING or (known and is_missing(fault))
+            if not passes or time.monotonic() > deadline:
                 raise explain(fault, f"locating {place[0]}[{place[1]}]", bootstrap) from None
         time.sleep(0.05)

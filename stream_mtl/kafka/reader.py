@@ -220,7 +220,7 @@ class Reader:
 
     def bounds(self, place: Place) -> tuple[int, int]:
         """First offset held and the one after the last stable record: a request to the broker."""
-        low, high = bounds(self.client, place, self._config.kafka.bootstrap)
+        low, high = bounds(self.client, place, self._config.kafka.bootstrap, known=True)
         self.low[place] = low
         return low, high
 
