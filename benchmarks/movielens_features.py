@@ -1,8 +1,9 @@
-"""What is known of a rating before it is given: running means and counts, tastes by genre and decade, neighbours.
+"""What is known of a rating before it is given: running means and counts, tastes by genre and decade, neighbours; and of a user.
 
 Every number of row n comes from the rows before n alone (`Running.row` before `Running.learn`). A residual is a rating less
 global mean, film's bias and user's bias as they were when it came. Profiles are never looked at.
-Legend: N ratings, U users, I films, G genres, K decades, D dense features, P dense features of a user's behaviour.
+Legend: N ratings, U users, I films, G genres, K decades, D dense features, P dense features of a user's behaviour, W numbers of
+a user's taste.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Features:
 
     rating_ND: Floats32
     behaviour_NP: Floats32
+    watched_NW: Floats32
     count_N: npt.NDArray[np.int64]  # ratings of the user before this one
 
 
@@ -37,6 +39,10 @@ def features(ratings: Ratings) -> Features:
     running, count = Running(ratings), len(ratings)
     rating_ND = np.zeros((count, len(RATING)), np.float32)
     behaviour_NP = np.zeros((count, running.behaviour_width), np.float32)
+    watched, watched_NW = (
+        Watched(ratings.users, ratings.films),
+        np.zeros((count, Watched.WIDTH), np.float32),
+    )
     count_N = np.zeros(count, np.int64)
     columns = (ratings.user_N, ratings.item_N, ratings.rating_N, ratings.time_N)
     for n, (user, film, rating, time) in enumerate(
@@ -44,9 +50,11 @@ def features(ratings: Ratings) -> Features:
     ):
         rating_ND[n] = running.row(user, film, time)
         behaviour_NP[n] = running.behaviour(user)
+        watched_NW[n] = watched.taste(user)
         count_N[n] = running.count_U[user]
         running.learn(user, film, rating, time)
-    return Features(rating_ND, behaviour_NP, count_N)
+        watched.learn(user, film)
+    return Features(rating_ND, behaviour_NP, watched_NW, count_N)
 
 
 class Running:
@@ -156,6 +164,45 @@ class Running:
 
 def _average(value_G: Floats) -> float:
     return float(value_G.sum() / max(len(value_G), 1))
+
+
+class Watched:
+    """Whom a user resembles by the films watched, whatever was thought of them: reflective random indexing, once around.
+
+    (Cohen, Schvaneveldt and Widdows, J. Biomedical Informatics 2010.) Every user has a random vector. A film's is the sum of
+    those who watched it, less what its popularity leads to expect, over the root of their number; a user's taste is the sum of the films watched,
+    the user's own part of them left out, over the root of their number.
+    """
+
+    WIDTH = 64
+    SCALE = 4.0  # to about 1
+
+    def __init__(self, users: int, films: int) -> None:
+        generator = np.random.default_rng(0)
+        self._own_UW = generator.standard_normal((users, self.WIDTH)) / np.sqrt(self.WIDTH)
+        self._film_IW, self._count_I = np.zeros((films, self.WIDTH)), np.zeros(films)
+        self._sum_W, self._count = np.zeros(self.WIDTH), 0  # of all ratings so far
+        self._watched: list[list[int]] = [[] for _ in range(users)]
+
+    def taste(self, user: int) -> Floats:
+        """W numbers; zeros of somebody new."""
+        films = np.array(self._watched[user], np.int64)
+        if not len(films):
+            return np.zeros(self.WIDTH)
+        count_H = self._count_I[films]
+        weight_H = 1 / np.sqrt(count_H + 1)
+        expected_W = (weight_H @ count_H) / self._count * self._sum_W
+        sum_W = weight_H @ self._film_IW[films] - weight_H.sum() * self._own_UW[user] - expected_W
+        taste_W: Floats = self.SCALE * sum_W / np.sqrt(len(films) + 3)
+        return taste_W
+
+    def learn(self, user: int, film: int) -> None:
+        own_W = self._own_UW[user]
+        self._film_IW[film] += own_W
+        self._count_I[film] += 1
+        self._sum_W += own_W
+        self._count += 1
+        self._watched[user].append(film)
 
 
 class _Alike:

@@ -1,8 +1,8 @@
 """One pass of our learner over MovieLens-100K: every row is predicted before it is learned, by the model before its micro-batch.
 
 Two kinds of rows. A rating row asks for `rating` and `like`. A profile row stands behind every `PROFILE_EVERY`-th rating of a
-user and asks who the user is, from behaviour alone: the film, whether it was liked, what the user watches and likes by genre
-and decade. It has no user id, or else the model would learn by heart who the users with known profiles are. A profile is never an input, and never trained on
+user and asks who the user is, from behaviour alone: what the user watches and likes by genre and decade, and whom the films watched resemble.
+It has no ids, or else the model would learn by heart who the users with known profiles are. A profile is never an input, and never trained on
 for the users who are judged by it: a fifth of all, by a hash of user and seed.
 Legend: N ratings, B rows of the stream, F sparse fields, D dense features, T tasks, C classes, U users.
 """
@@ -37,7 +37,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "occupation": {"kind": "multiclass", "classes": 21},
 }
 PROFILE = ("gender", "age_band", "occupation")
-FIELDS = ("user", "film", "genres", "year", "hour", "film liked")
+FIELDS = ("user", "film", "genres", "year", "hour")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +61,13 @@ def stream(ratings: Ratings, features: Features) -> Stream:
     profile_B = np.r_[False, rating_B[1:] == rating_B[:-1]]
     liked_N = ratings.rating_N >= 4
     columns = [
-        np.where(profile_B, 0, ratings.user_N[rating_B]),
+        ratings.user_N[rating_B],
         ratings.item_N[rating_B],
         np.unique(ratings.genre_IG, axis=0, return_inverse=True)[1][ratings.item_N][rating_B] + 1,
         np.unique(ratings.year_I, return_inverse=True)[1][ratings.item_N][rating_B] + 1,
         (ratings.time_N // 3600 % 24)[rating_B] + 1,
-        np.where(profile_B, (2 * ratings.item_N + liked_N)[rating_B], 0),
     ]
+    columns = [np.where(profile_B, 0, column) for column in columns]
     offset = 0
     for place, column in enumerate(columns):  # distinct rows of the table, none shared by two ids
         columns[place] = np.where(column > 0, column + offset, 0)
@@ -75,10 +75,12 @@ def stream(ratings: Ratings, features: Features) -> Stream:
     user_N = ratings.user_N
     known = (ratings.gender_U, ratings.age_band_U, ratings.occupation_U)
     labels = [ratings.rating_N, liked_N, *(profile_U[user_N] for profile_U in known)]
-    dense_ND = np.concatenate((features.rating_ND, features.behaviour_NP), 1)
-    dense_BD = dense_ND[rating_B]
-    dense_BD[profile_B, : features.rating_ND.shape[1]] = 0  # what a film is to a user
-    spec = _spec(tuple(TASKS), dense_ND.shape[1], offset + 1)
+    parts = (features.rating_ND, features.behaviour_NP, features.watched_NW)
+    dense_BD = np.concatenate(parts, 1)[rating_B]
+    dense_BD[profile_B, : parts[0].shape[1]] = 0  # what a film is to a user
+    # Says who somebody is; beside ids it only blurs what a film is to them.
+    dense_BD[~profile_B, -parts[2].shape[1] :] = 0
+    spec = _spec(tuple(TASKS), dense_BD.shape[1], offset + 1)
     number_B = np.arange(len(rating_B))
     batch = replace(
         empty(spec, len(rating_B)),

@@ -32,9 +32,9 @@ YEAR = 400 * 86_400_000  # ms, and some
 SHOP = (
     f"features.user_ttl_ms={YEAR}",
     f"features.item_ttl_ms={YEAR}",
-    "features.history=300",
+    "features.history=400",
     "retrieval.rest_ms=0",
-    "retrieval.rebuy=80",
+    "retrieval.rebuy=90",
 )
 DOMAIN = "gifts"
 DIGITS = 5  # a product's code begins with so many; postage, fees and samples have none

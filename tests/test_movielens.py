@@ -49,6 +49,10 @@ def test_features_of_a_rating_do_not_know_it_or_what_comes_after() -> None:
     assert np.array_equal(one.rating_ND[:201], other.rating_ND[:201])
     assert np.array_equal(one.behaviour_NP[:201], other.behaviour_NP[:201])
     assert not np.array_equal(one.rating_ND[201:], other.rating_ND[201:])
+    elsewhere = replace(short, item_N=np.r_[short.item_N[:200], short.item_N[200:][::-1]])
+    other = features(elsewhere)
+    assert np.array_equal(one.watched_NW[:201], other.watched_NW[:201])
+    assert not np.array_equal(one.watched_NW[201:], other.watched_NW[201:])
 
 
 def test_a_judged_users_profile_is_in_no_row_that_is_learned(rows: Stream) -> None:
@@ -62,7 +66,7 @@ def test_a_judged_users_profile_is_in_no_row_that_is_learned(rows: Stream) -> No
     assert mask_RT[~judged_R].any()
 
 
-def test_a_profile_row_has_no_user_id(rows: Stream) -> None:
-    user_B = rows.batch.sparse_BF[:, 0].numpy()
-    assert not user_B[rows.profile_B].any()
-    assert user_B[~rows.profile_B].all()
+def test_a_profile_row_has_no_ids(rows: Stream) -> None:
+    sparse_BF = rows.batch.sparse_BF.numpy()
+    assert not sparse_BF[rows.profile_B].any()
+    assert sparse_BF[~rows.profile_B, 0].all()
