@@ -1,6 +1,6 @@
 """Does rehearsal keep what was learned of a domain that is away? The simulated shop `season`, on against off.
 
-    python -m benchmarks.forgetting [--seeds S ...] [--span-ms MS] [--json]
+    python -m benchmarks.forgetting [--seeds S ...] [--settings changing|default] [--span-ms MS] [--json]
 
 One domain at a time is open for 36 hours, and the same people want different things in each. The returning
 domain is the second one, whose tastes are the others' turned round: its phase is followed by two phases of
@@ -13,6 +13,10 @@ Both arms take the same number of optimiser steps on equally many rows. With reh
 many remembered rows as fresh ones; without it the second half are the fresh rows of the step before,
 so that every row is learned from twice. That is the fairer control: to count each fresh row twice
 in one step would give the gradient of counting it once.
+
+The settings are those for a shop that changes by the day (`CHANGING`, docs/methods.md): small steps at large rates, held by rehearsal. They were
+chosen on seed 21 by what rehearsal keeps and by the current domain. With the default ones, which suit a steady shop, little is learned of a
+phase in 36 hours and so there is little to forget.
 
 Cuts are minutes of event time and no lists are published: neither changes what is learned by much, both
 save time.
@@ -44,6 +48,11 @@ PHASES = 4
 EVENTS = 60_000  # more than four phases have: the stream ends when they are over
 PROBE_SHARE = 0.1
 LOST_WITHOUT, LOST_WITH, WORSE_NOW = 5.0, 1.0, 0.5  # AUC points
+CHANGING: dict[str, dict[str, Any]] = {
+    "optimizer": {"dense_lr": 2e-3, "table_lr": 0.05},
+    "learner": {"batch_rows": 32, "first_rows": 32},
+}
+SETTINGS: dict[str, dict[str, dict[str, Any]]] = {"changing": CHANGING, "default": {}}
 Floats = npt.NDArray[np.float64]
 
 
@@ -164,6 +173,7 @@ def fold(seed: int, config: Config, encoder: Memo | None = None, events: int = E
 def main() -> int:
     options = parser(__doc__)
     options.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13, 14, 15])
+    options.add_argument("--settings", choices=tuple(SETTINGS), default="changing")
     options.add_argument("--span-ms", type=int, default=300_000, help="event time of a cut")
     options.add_argument(
         "--events", type=int, default=EVENTS, help="at most; four phases are enough"
@@ -172,6 +182,7 @@ def main() -> int:
     base: dict[str, Any] = {
         "cut": {"file_span_ms": args.span_ms},
         "evaluation": {"probe_share": PROBE_SHARE},
+        **SETTINGS[args.settings],
     }
     on, off = minilm(**base), minilm(**base, rehearsal={"loss": "none"})
     encoder = Memo(build(on).parts.encoder)

@@ -8,12 +8,12 @@ tutorial prints for BiasedMF, which runs here too (its settings, same order), an
 river's tutorial, and a linear ridge on our running features, row by row: what is left to a network and its embeddings.
 
 Gender, age band and occupation of a fifth of the users (by a hash of user and seed: another fifth each seed) are never
-trained on. The model of the end judges them: the mean log-probability over their profile rows; accuracy and macro F1 against the majority class of the others.
+trained on. The model of the end judges them: the mean log-probability over the later half of their profile rows; accuracy and macro F1 against the majority class of the others.
 
 Arms: all five tasks with rehearsal (ours) and without; each task alone by the same learner and settings. `rehearsal.ratio` is
 split over the tasks, so a task alone rehearses five times as many rows of its own: the gap between the arms is not
 transfer alone. The settings were chosen with seed 1, for `rating` and `like` on the first 40,000 ratings (which are part of
-the stream reported), for what a profile row holds, ratio and weight decay with seeds 1 to 3 on the whole stream; other seeds are reported, whose judged users
+the stream reported), for what a profile row holds and which of them count, ratio and weight decay with seeds 1 to 3 on the whole stream; other seeds are reported, whose judged users
 overlap with those by chance.
 """
 
@@ -44,7 +44,7 @@ from benchmarks.report import Figure, note, parser, tell
 from stream_mtl.measures import MEASURES
 from stream_mtl.measures.base import judged
 
-SEEDS = [11, 12, 13]
+SEEDS = [11, 12, 13, 14, 15]
 PRINTED = {"Baseline": 0.954148, "BiasedMF": 0.947854}  # by river's tutorial
 AIM = 0.93
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -57,7 +57,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "dropout": 0.1,
     },
     "rehearsal": {"loss": "er", "ratio": 4, "beta": 0.25},
-    "optimizer": {"table_lr": 0.003, "dense_lr": 5e-4, "first_lr": 5e-3, "weight_decay": 0.5},
+    "optimizer": {"table_lr": 0.003, "dense_lr": 5e-4, "first_lr": 5e-3, "weight_decay": 1.0},
     "learner": {"average": 0.995},
 }
 MULTI = Arm(SETTINGS)
@@ -139,7 +139,9 @@ def profile(said: Said, class_U: Ints, seed: int) -> dict[str, float]:
     p_RC = (
         said.output_RC if said.output_RC.shape[1] > 1 else np.c_[1 - said.output_RC, said.output_RC]
     )
-    mean_JC = np.stack([np.log(p_RC[said.user_R == u] + 1e-6).mean(0) for u in user_J])
+    log_RC = np.log(p_RC + 1e-6)
+    of_user = [log_RC[said.user_R == user] for user in user_J]  # in order of time
+    mean_JC = np.stack([said_RC[len(said_RC) // 2 :].mean(0) for said_RC in of_user])
     others_U = ~judged_users(seed, len(class_U))
     others_U[0] = False  # nobody
     majority = np.bincount(class_U[others_U]).argmax()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.forgetting import Arm, fold
+from benchmarks.forgetting import CHANGING, Arm, fold
 from stream_mtl import Config
 
 SEED = 13  # of the benchmark's five the one whose domains pull the shared features apart most
 SMALL = {  # no encoder and long cuts: enough to see who forgets, and quick
     "cut": {"file_span_ms": 900_000, "max_records": 20_000},
     "evaluation": {"probe_share": 0.15},
-    # large steps all along: with the small ones of a grown model little is forgotten in four phases
-    "optimizer": {"dense_lr": 2e-3, "first_lr": 2e-3},
+    **CHANGING,
 }
 
 
@@ -27,13 +26,13 @@ def arms() -> dict[str, Arm]:
 
 def test_rehearsal_keeps_a_domain_that_was_away(arms: dict[str, Arm]) -> None:
     """With rehearsal the returning domain loses little AUC, and far less than without."""
-    assert arms["on"].lost < 1.2
-    assert arms["on"].lost < arms["off"].lost - 0.8
+    assert arms["on"].lost < 1.5
+    assert arms["on"].lost < arms["off"].lost - 4
 
 
 def test_without_rehearsal_the_domain_is_forgotten(arms: dict[str, Arm]) -> None:
     """The naive arm shows that the stream does pull the shared features apart: the guard can fail."""
-    assert arms["off"].lost > 1.6
+    assert arms["off"].lost > 5
 
 
 def test_rehearsal_does_not_cost_the_domain_of_now(arms: dict[str, Arm]) -> None:
