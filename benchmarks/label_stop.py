@@ -1,7 +1,7 @@
 """Does rehearsal keep a task whose labels stop? The simulated shop `season`, on against off.
 
     python -m benchmarks.label_stop [--seeds S ...] [--tasks NAME ...] [--warm-up N] [--events N]
-        [--model NAME] [--dense-lr RATE] [--json]
+        [--settings changing|default] [--model NAME] [--dense-lr RATE] [--json]
 
 After a warm-up in which every domain was open twice, the labels of one task never come for 100,000 events, while the
 other tasks train on: its labels are unknown, not negative. Clicks and purchases still happen and are still counted in the
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.forgetting import SETTINGS
 from benchmarks.lesson_tape import Pupil, Tape, never_told, record
 from benchmarks.report import Figure, note, parser, tell
 from stream_mtl import Config
@@ -112,10 +113,11 @@ def main() -> int:
     options.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
     options.add_argument("--warm-up", type=int, default=WARM_UP, help="events before the stop")
     options.add_argument("--events", type=int, default=STOPPED, help="events after it")
+    options.add_argument("--settings", choices=tuple(SETTINGS), default="default")
     options.add_argument("--model", default="mmoe")
     options.add_argument("--dense-lr", type=float, help="of all steps, the first ones too")
     args = options.parse_args()
-    more: dict[str, Any] = {"model": {"name": args.model}}
+    more: dict[str, Any] = {**SETTINGS[args.settings], "model": {"name": args.model}}
     if args.dense_lr:
         more["optimizer"] = {"dense_lr": args.dense_lr, "first_lr": args.dense_lr}
     arms: dict[str, list[dict[str, Arm]]] = {name: [] for name in REHEARSAL}
