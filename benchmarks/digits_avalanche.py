@@ -137,6 +137,7 @@ class Timer:
         self._trained.train(experience, num_workers=0)
         seconds = time.process_time() - start
         updates = self._trained.clock.train_iterations - before
+        # As many remembered rows as fresh ones, but for a last batch that may be short.
         if self._rows >= 1.9 * self._dose.batch * updates:
             self.seconds, self.updates = self.seconds + seconds, self.updates + updates
         return seconds

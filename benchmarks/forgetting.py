@@ -15,8 +15,8 @@ so that every row is learned from twice. That is the fairer control: to count ea
 in one step would give the gradient of counting it once.
 
 The settings are those for a shop that changes by the day (`CHANGING`, docs/methods.md): small steps at large rates, held by rehearsal. They were
-chosen on seed 21 by what rehearsal keeps and by the current domain. With the default ones, which suit a steady shop, little is learned of a
-phase in 36 hours and so there is little to forget.
+chosen on seed 21 by what rehearsal keeps and by the current domain. With the default ones, which suit a steady shop, a model moves
+too little in two phases of other domains to forget much.
 
 Cuts are minutes of event time and no lists are published: neither changes what is learned by much, both
 save time.

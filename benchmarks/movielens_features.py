@@ -39,10 +39,8 @@ def features(ratings: Ratings) -> Features:
     running, count = Running(ratings), len(ratings)
     rating_ND = np.zeros((count, len(RATING)), np.float32)
     behaviour_NP = np.zeros((count, running.behaviour_width), np.float32)
-    watched, watched_NW = (
-        Watched(ratings.users, ratings.films),
-        np.zeros((count, Watched.WIDTH), np.float32),
-    )
+    watched = Watched(ratings.users, ratings.films)
+    watched_NW = np.zeros((count, Watched.WIDTH), np.float32)
     count_N = np.zeros(count, np.int64)
     columns = (ratings.user_N, ratings.item_N, ratings.rating_N, ratings.time_N)
     for n, (user, film, rating, time) in enumerate(
