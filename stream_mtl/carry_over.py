@@ -7,6 +7,7 @@ that: what fits is carried over as it is, the rest starts afresh, part by part:
     windows      open exposures, their features and the join's timers
     pending      labelled rows that wait for their step
     evaluation   prequential sums, probe sets, drift detectors
+    index        which items stand near to which, where a catalogue is not searched exactly
     gate         the champion that serves, and the window it is judged on
     embeddings   the hashed table and its moments
     network      dense weights, moments, and what is made of them: average, heads tuned apart, regulariser, balancer
@@ -45,6 +46,7 @@ _STAGES = {
     "scoring": "shop",
     "recall": "shop",
     "towers": "shop",
+    "searches": "index",
     "throttle": "windows",
     "row_limit": "pending",
     "pending": "pending",
@@ -53,8 +55,18 @@ _STAGES = {
     "publish_gate": "gate",
 }
 _WHOLE = ("embeddings", "network")  # every name of these must be there, none further
-_NEEDS = {"windows": ("shop",), "gate": ("network", "embeddings")}  # afresh when one of those is
-_GROWING = ("shop", "windows", "pending", "gate")  # as many rows as there are things to know
+_NEEDS = {
+    "windows": ("shop",),
+    "index": ("shop",),
+    "gate": ("network", "embeddings"),
+}  # afresh when one of those is
+_GROWING = (
+    "shop",
+    "windows",
+    "index",
+    "pending",
+    "gate",
+)  # as many rows as there are things to know
 _TABLE = "learner/table_RH"
 _WIDTHS = "pending"  # its rows say how wide a column of any rows is
 

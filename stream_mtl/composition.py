@@ -22,6 +22,7 @@ from stream_mtl.recall import Recall
 from stream_mtl.retrieval import SOURCES, Retrieval
 from stream_mtl.row_limit import RowLimit
 from stream_mtl.scoring import Scoring
+from stream_mtl.searches import Searches
 from stream_mtl.shop import Shop
 from stream_mtl.spans import Spans
 from stream_mtl.text import Encoder, load_encoder
@@ -42,7 +43,8 @@ def parts(config: Config, encoder: Encoder) -> Parts:
     """The stages, empty."""
     shop = Shop(config.features, encoder.dim, attributes(config.tasks), config.defence)
     towers = TwoTower(shop, config.retrieval, config.seed) if config.retrieval.learned else None
-    retrieval = Retrieval(shop, config, towers)
+    searches = Searches(config)
+    retrieval = Retrieval(shop, config, towers, searches)
     recall = Recall(shop, SOURCES, config.scoring.candidates)
     features = Features(shop, retrieval, config)
     learner = Learner(features.spec, config, choose_device(config.device))
@@ -79,6 +81,7 @@ def parts(config: Config, encoder: Encoder) -> Parts:
         reactions=Reactions(config, evaluation, learner, spans),
         recall=recall,
         towers=towers,
+        searches=searches,
     )
 
 

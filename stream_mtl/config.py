@@ -189,7 +189,7 @@ def _tasks() -> dict[str, Task]:
 
 
 class Retrieval(Section):
-    """What becomes of what was bought, and learned vectors as a source of candidates; see `two_tower`."""
+    """What becomes of what was bought, learned vectors as a source of candidates (`two_tower`), and how near items are found."""
 
     rest_ms: NonNegative = Field(
         DAY,
@@ -217,6 +217,14 @@ class Retrieval(Section):
     alpha: float = Field(
         0.05, gt=0, le=1, description="how fast an item's frequency follows its gaps (logQ)"
     )
+    search: str = Field(
+        "exact", description="how the nearest items are found: exact, or ivf in a large catalogue"
+    )
+    index_from: Positive = Field(
+        20_000,
+        description="items on offer from which ivf keeps an index; fewer are searched exactly",
+    )
+    probes: Positive = Field(64, description="lists of the index that are looked through")
 
 
 class Scoring(Section):
@@ -470,10 +478,14 @@ SECTION_CLASS: dict[str, KeyClass] = {
 
 
 def fold_hash(config: Config) -> str:
-    """Hash of all keys that change the fold: two runs may be compared only when it is equal."""
+    """Hash of all keys that change the fold: two runs may be compared only when it is equal.
+
+    A key that stands as it is by default does not count, so that a release that brings new keys goes on with what
+    was saved before it. A default that changes raises `FOLD_VERSION`.
+    """
     folded: dict[str, Any] = {
         name: value
-        for name, value in config.model_dump(mode="json").items()
+        for name, value in config.model_dump(mode="json", exclude_defaults=True).items()
         if SECTION_CLASS[name] != "runtime"
     }
     return hashlib.sha256(json.dumps(folded, sort_keys=True).encode()).hexdigest()[:16]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ def environment(device: str, threads: int, ranks: int = 1) -> dict[str, str]:
     return {
         "torch": torch.__version__,
         "numpy": np.__version__,
+        "faiss": _installed("faiss-cpu"),
         "python": f"{major}.{minor}",
         "device": kind,
         "device_name": torch.cuda.get_device_name() if kind == "cuda" else "",
@@ -29,6 +31,15 @@ def environment(device: str, threads: int, ranks: int = 1) -> dict[str, str]:
         "threads": str(threads),
         "ranks": str(ranks),
     }
+
+
+@cache
+def _installed(package: str) -> str:
+    """Its version, or nothing."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 @cache

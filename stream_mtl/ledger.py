@@ -19,9 +19,9 @@ from stream_mtl.cut import Coordinates, Cut, CutResult, Range, Record
 from stream_mtl.errors import ForeignState
 from stream_mtl.rollback import targets_of
 
-# Raised by every change of how state evolves; harmless edits keep it. Ledgers of another version are
-# not rolled forward with digests compared.
-FOLD_VERSION = 6
+# Raised by every change of how state evolves, and of a default that folds read; harmless edits keep it. Ledgers of
+# another version are not rolled forward with digests compared.
+FOLD_VERSION = 7
 
 QUARANTINE = "quarantine"  # the kind of decision that names records to be refused unread
 

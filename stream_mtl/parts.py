@@ -17,6 +17,7 @@ from stream_mtl.reactions import Reactions
 from stream_mtl.recall import Recall
 from stream_mtl.row_limit import RowLimit
 from stream_mtl.scoring import Scoring
+from stream_mtl.searches import Searches
 from stream_mtl.shop import Shop
 from stream_mtl.spans import Spans
 from stream_mtl.text import Encoder
@@ -45,6 +46,7 @@ class Parts:
     reactions: Reactions  # no state
     recall: Recall
     towers: TwoTower | None  # where vectors are learned
+    searches: Searches
 
     def stateful(self) -> dict[str, states.Stateful]:
         """Those that keep something between steps, by the names their state is saved under."""
@@ -62,6 +64,7 @@ class Parts:
             "publish_gate": self.publish_gate,
             "scoring": self.scoring,
             "recall": self.recall,
+            "searches": self.searches,
         }
         return whole if self.towers is None else whole | {"towers": self.towers}
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stream_mtl.config import Config
+from stream_mtl.searches import Found, Searches, Sought
 from stream_mtl.shop import Shop
 from stream_mtl.shop.catalogue import BOUGHT, DEMAND, SLOW, normalised
 from stream_mtl.shop.columns import Array, Ints
@@ -27,7 +28,6 @@ CATEGORIES = 4  # distinct newest categories whose popular items are candidates
 RISING = 20
 TITLES = 5  # newest items whose mean title is looked up in the whole catalogue
 NEAREST = 100  # text neighbours
-SAMPLED = 16  # one similarity in this many tells about where the nearest begin
 CLOSE = 0.3  # cosine from which a text neighbour says something
 # weights of the prior, as log-odds
 COVISITED, FOLLOWED, ANSWERED, POPULAR, CATEGORY, OWN, TITLED = 3.0, 1.0, 3.0, 0.3, 2.0, 1.0, 6.0
@@ -108,11 +108,21 @@ class Viewpoint:
 
 
 class Retrieval:
-    """Reads the shop, and the learned vectors where there are any; keeps nothing of its own."""
+    """Reads the shop, and the learned vectors where there are any; keeps nothing of its own but what searches keep."""
 
-    def __init__(self, shop: Shop, config: Config, towers: TwoTower | None = None) -> None:
+    def __init__(
+        self,
+        shop: Shop,
+        config: Config,
+        towers: TwoTower | None = None,
+        searches: Searches | None = None,
+    ) -> None:
         self.shop, self.towers = shop, towers
         self.limit, self._settings = config.scoring.candidates, config.retrieval
+        self._searches = searches or Searches(config)
+        shop.items.on_titles = self._searches.titles.moved
+        if towers is not None:
+            towers.on_vectors = self._searches.learned.moved
 
     def for_users(self, user_U: Ints, domain_U: Ints | None = None) -> Candidates:
         """At most `limit` items a user; -1 stands for a stranger, who gets what is popular.
@@ -176,7 +186,7 @@ class Retrieval:
     def choose(self, view: Viewpoint) -> Candidates:
         """Union of the sources, less what may not be shown, ordered by prior and cut to the limit."""
         items = self.shop.items
-        cosine_UN = self._cosines(view)
+        titles = self._of_titles(view)
         named = {
             "covisited": view.covisits.pairs(),
             "answers": view.answers.pairs(),
@@ -185,7 +195,7 @@ class Retrieval:
             "popular": _pairs(items.popular.of(view.domain_U)),
             "rising": _pairs(items.rising.of(view.domain_U)[:, :RISING]),
             "category": self._of_categories(view.category_UH[:, :LAST]),
-            "titles": _nearest(cosine_UN, NEAREST, CLOSE),
+            "titles": (titles.row_K, titles.item_K),
             "learned": self._of_vectors(view),
         }
         stride = max(items.used, 1)
@@ -198,7 +208,7 @@ class Retrieval:
         keep_N = items.columns.offered[item_N]
         keep_N[_found(self._just_had(view, stride), key_N)[1]] = False
         row_N, item_N, named_N = row_N[keep_N], item_N[keep_N], named_N[keep_N]
-        cosine_N = cosine_UN[row_N, item_N] if cosine_UN.size else None
+        cosine_N = titles.cosine(row_N, item_N) if self.shop.text_dim else None
         prior_N = self.prior(view, row_N, item_N, cosine_N)
         item_UC, prior_UC, named_UC = _best(
             row_N, item_N, prior_N, named_N, (len(view.user_U), self.limit)
@@ -297,14 +307,12 @@ class Retrieval:
         group_N, item_N = _pairs(listed_GW)
         return row_G[group_N], item_N
 
-    def _cosines(self, view: Viewpoint) -> Array:
-        """Of what each user seeks and every title [U, items]; without text [U, 0]."""
-        items = self.shop.items
-        if not self.shop.text_dim:
-            return np.zeros((len(view.user_U), 0), np.float32)
-        cosine_UN = view.sought_UE @ items.columns.unit[: items.used].T
-        cosine_UN[:, ~items.columns.offered[: items.used]] = 0
-        return cosine_UN
+    def _of_titles(self, view: Viewpoint) -> Found:
+        """Titles nearest to what each user seeks; without text nothing."""
+        columns, used = self.shop.items.columns, self.shop.items.used
+        return self._searches.titles.find(
+            Sought(view.sought_UE, columns.unit[:used], columns.offered[:used], NEAREST, CLOSE)
+        )
 
     def _of_vectors(self, view: Viewpoint) -> tuple[Ints, Ints]:
         """Nearest to where each user is, by learned vectors, in the user's domain."""
@@ -312,11 +320,18 @@ class Retrieval:
         known = np.flatnonzero(view.history_UH[:, 0] >= 0)
         if towers is None or not towers.ready or not len(known):
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        cosine_UN = towers.users(view.history_UH[known]) @ towers.items().T
-        there_UN = columns.domain[:used] == view.domain_U[known, None].astype(np.int32)
-        np.putmask(cosine_UN, ~(there_UN & columns.offered[:used]), np.float32(-1))
-        row_K, item_K = _nearest(cosine_UN, self._settings.candidates, 0.0)
-        return known[row_K], item_K
+        found = self._searches.learned.find(
+            Sought(
+                towers.users(view.history_UH[known]),
+                towers.items(),
+                columns.offered[:used],
+                self._settings.candidates,
+                0.0,
+                view.domain_U[known].astype(np.int32),
+                columns.domain[:used],
+            )
+        )
+        return known[found.row_K], found.item_K
 
     def _just_had(self, view: Viewpoint, stride: int) -> Ints:
         """Keys of the items being looked at now, and of what was bought and rests."""
@@ -375,35 +390,6 @@ def _best(
         np.append(prior_N, np.float32(0))[from_UC],
         np.append(named_N, np.uint16(0))[from_UC],
     )
-
-
-def _nearest(cosine_UN: Array, n: int, least: float) -> tuple[Ints, Ints]:
-    """(row, item) of the n nearest in the whole catalogue, never-clicked ones included; exact."""
-    n = min(n, cosine_UN.shape[1])
-    if not n:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    close_UN = cosine_UN > least
-    for row in np.flatnonzero(np.count_nonzero(close_UN, axis=1) > n).tolist():
-        cosine_N = cosine_UN[row]
-        close_K = cosine_N[cosine_N > _floor(cosine_N, n, least)]
-        near_N = cosine_N >= np.partition(close_K, -n)[-n]  # far cheaper than argpartition
-        if np.count_nonzero(near_N) > n:  # equal ones about the border
-            near_N[:] = False
-            near_N[np.argpartition(cosine_N, -n)[-n:]] = True
-        close_UN[row] &= near_N
-    row_K, item_K = np.nonzero(close_UN)
-    return row_K, item_K
-
-
-def _floor(cosine_N: Array, n: int, least: float) -> float:
-    """A bound that at least n exceed, and not many more, where more than n exceed `least`: told from a sample."""
-    sample = cosine_N[::SAMPLED]
-    rank = 2 * n // SAMPLED + SAMPLED
-    if len(sample) > 2 * rank:
-        bound = float(np.partition(sample, -rank)[-rank])
-        if bound > least and np.count_nonzero(cosine_N > bound) >= n:
-            return bound
-    return least
 
 
 def _pairs(item_UN: Array) -> tuple[Ints, Ints]:

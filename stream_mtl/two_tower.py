@@ -9,13 +9,13 @@ newest items: it needs no embedding of anybody, and moves with every click. Both
 over the items of the batch (Yi et al., RecSys 2019; `in_batch_softmax`), p_j by `ItemFrequency`. What is served is the
 cosine alone. A step also draws visits again from the newest ones (`retrieval.again`). Updates are Adagrad's, one
 accumulator a row of the table. A vector is made anew when its item is learned from, and all others in turns, so that
-the exact search over the catalogue is one matrix product.
+a search over the catalogue (`searches`) need not make them.
 Legend: N visits of a batch, H items of a history, K distinct items, T tokens of an item, D width, R rows of the table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -84,6 +84,7 @@ class TwoTower:
         self.steps = 0
         self._vectors = Vectors(dim)
         self._frequency = ItemFrequency(settings.alpha, settings.rows)
+        self.on_vectors: Callable[[Ints], None] | None = None  # told of slots with another vector
         shop.keep_visits = True
 
     # ---- served
@@ -116,6 +117,8 @@ class TwoTower:
     def _refresh(self, slot_K: Ints) -> None:
         self._vectors.vector[slot_K] = unit(self._sum(*self._rows(slot_K)))[0]
         self._vectors.generation[slot_K] = self._shop.items.slots.generation[slot_K]
+        if self.on_vectors is not None:
+            self.on_vectors(slot_K)
 
     # ---- learned
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,9 @@ class Catalogue:
         self.rising = Leaders(RISING)
         self.of_category = Leaders(OF_CATEGORY)
         self._stale = False  # an item with counts left, moved or fell: lists must be made anew
+        self.on_titles: Callable[[Ints], None] | None = (
+            None  # told of slots with another title vector
+        )
 
     @property
     def used(self) -> int:
@@ -143,6 +146,7 @@ class Catalogue:
         self.columns.vector[slot_N] = vector_NE
         self.columns.titled[slot_N] = True
         self.columns.unit[slot_N] = normalised(self.columns.vector[slot_N])
+        self._tell(slot_N)
 
     def count(self, slot_N: Ints, kind_N: Ints, weight_NS: Array) -> None:
         """Add faded counts, then let the items that gained rise in the lists."""
@@ -162,9 +166,14 @@ class Catalogue:
         self.transitions.forget(gone, self.used)
         for table in self._tables:
             table.reset(slot_R)
+        self._tell(slot_R)
         names = self.slots.release(slot_R)
         self.settle()
         return names
+
+    def _tell(self, slot_N: Ints) -> None:
+        if self.on_titles is not None:
+            self.on_titles(slot_N)
 
     def _score(self, slot_N: Ints) -> None:
         """How much items are wanted, in landmark units; 0 when not offered."""

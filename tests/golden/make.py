@@ -12,10 +12,11 @@ import gzip
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from stream_mtl import Config, build
 from stream_mtl.checkpoint import CheckpointStore
-from stream_mtl.config import fold_hash
+from stream_mtl.config import SECTION_CLASS, fold_hash
 from stream_mtl.environment import environment
 from stream_mtl.files import cuts_of_records
 from stream_mtl.ledger import FOLD_VERSION, Context, Entry, decode, encode_cut
@@ -50,6 +51,7 @@ def main() -> int:
     with gzip.GzipFile(folder / "events.jsonl.gz", "wb", mtime=0) as file:
         file.write(b"".join(line.rstrip(b"\n") + b"\n" for line in lines))
     (folder / "config.json").write_text(json.dumps(SETTINGS, indent=1) + "\n")
+    (folder / "defaults.json").write_text(json.dumps(defaults(), indent=1, sort_keys=True) + "\n")
     config = Config.model_validate(SETTINGS)
     cuts = list(cuts_of_records(as_records(lines), config))
     fold = build(config, "60000001")
@@ -73,6 +75,12 @@ def main() -> int:
     expected = {"state_digest": fold.state_digest(), "totals": dict(fold.totals)}
     (folder / "expected.json").write_text(json.dumps(expected, indent=1, sort_keys=True) + "\n")
     return 0
+
+
+def defaults() -> dict[str, Any]:
+    """Every key that a fold reads, as it is where nothing is said."""
+    whole = Config().model_dump(mode="json")
+    return {name: value for name, value in whole.items() if SECTION_CLASS[name] != "runtime"}
 
 
 def save(fold: Pipeline, context: Context, last: Entry, folder: Path) -> None:

@@ -25,6 +25,7 @@ from stream_mtl.ledger import FOLD_VERSION, Context, Entry, decode, links
 from stream_mtl.pipeline import Pipeline
 from stream_mtl.recovery import refuse_foreign
 from tests.folds import as_records
+from tests.golden.make import defaults
 
 FOLDERS = sorted(path for path in (Path(__file__).parent.parent / "golden").glob("fold-*"))
 
@@ -74,6 +75,35 @@ def folded(model: Pipeline, cuts: list[Cut]) -> list[CutResult]:
 
 def test_the_present_version_has_its_golden_files() -> None:
     assert f"fold-{FOLD_VERSION}" in [path.name for path in FOLDERS], "python -m tests.golden.make"
+
+
+def test_no_default_has_changed_under_the_present_version() -> None:
+    """The hash of a configuration leaves out what is as by default: a changed default would fold otherwise unseen."""
+    there = json.loads((FOLDERS[-1].parent / f"fold-{FOLD_VERSION}" / "defaults.json").read_bytes())
+    changed = sorted(_leaves(there) - _leaves(defaults()))
+    assert changed == [], "raise FOLD_VERSION and run python -m tests.golden.make"
+
+
+def test_a_new_key_at_its_default_keeps_the_hash_of_a_configuration() -> None:
+    """And one that is set does not, nor does a shop's own task."""
+    shop = {
+        "retrieval": {"rebuy": 30.0},
+        "tasks": {"dwell": {"kind": "regression", "label": "dwell"}},
+    }
+    said = {**shop, "retrieval": {"rebuy": 30.0, "search": "exact"}}
+    other = {**shop, "retrieval": {"rebuy": 30.0, "search": "ivf"}}
+    more = {**shop, "tasks": {"dwell": {"kind": "regression", "label": "dwell", "weight": 0.5}}}
+    hashes = [fold_hash(Config.model_validate(one)) for one in (shop, said, other, more)]
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes)) == 3
+
+
+def _leaves(value: Any, prefix: str = "") -> set[str]:
+    if isinstance(value, dict) and value:
+        return {
+            leaf for name, inner in value.items() for leaf in _leaves(inner, f"{prefix}.{name}")
+        }
+    return {f"{prefix} = {value!r}"}
 
 
 def test_an_old_ledger_is_read_and_its_chain_is_whole(golden: Golden) -> None:

@@ -77,11 +77,12 @@ def test_a_restored_fold_goes_on_bit_for_bit(
 
 
 @pytest.mark.parametrize("where", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("index", [{}, {"search": "ivf", "index_from": 20, "probes": 2}])
 def test_a_fold_with_learned_vectors_goes_on_bit_for_bit_too(
-    stream: list[Cut], where: float
+    stream: list[Cut], where: float, index: dict[str, Any]
 ) -> None:
-    """Vectors, visits that wait, frequencies and remembered candidates are part of the state."""
-    config = small(retrieval={"learned": True, "batch": 8, "again": 8, "first_steps": 2})
+    """Vectors, visits that wait, frequencies, remembered candidates and the index's lists are part of the state."""
+    config = small(retrieval={"learned": True, "batch": 8, "again": 8, "first_steps": 2, **index})
     stop = int(where * len(stream))
     undisturbed, first, second = (build(config, "test") for _ in range(3))
     wanted = folded(undisturbed, stream)
@@ -92,6 +93,7 @@ def test_a_fold_with_learned_vectors_goes_on_bit_for_bit_too(
     assert undisturbed.parts.towers is not None
     assert undisturbed.parts.towers.steps > 3
     assert undisturbed.summary()["recall"]["sources"]["learned"] > 0
+    assert ("learned/trained" in undisturbed.parts.searches.state()) == bool(index)
 
 
 def test_learned_vectors_and_recall_forget_an_erased_user() -> None:

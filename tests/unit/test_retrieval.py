@@ -9,7 +9,8 @@ from stream_mtl.config import Config, Scoring
 from stream_mtl.config import Features as Settings
 from stream_mtl.config import Retrieval as Bought
 from stream_mtl.events import AnyEvent, Click, Item, Purchase, Search
-from stream_mtl.retrieval import SOURCES, Retrieval, _nearest
+from stream_mtl.nearest import nearest
+from stream_mtl.retrieval import SOURCES, Retrieval
 from stream_mtl.shop import Shop
 
 CONFIG = Config(scoring=Scoring(candidates=20))
@@ -146,6 +147,34 @@ def test_never_clicked_titles_near_to_the_recent_ones_are_candidates() -> None:
     assert listed(without, "me") == []
 
 
+def test_an_index_follows_titles_that_change_and_items_that_leave() -> None:
+    """Beside exact search over the same shop: slots change hands, titles are written anew, nobody is told twice."""
+    random = np.random.default_rng(4)
+    indexed = Bought(search="ivf", index_from=1, probes=1_000)
+    shops = [Shop(Settings(max_items=400), 8) for _ in range(2)]
+    exact = Retrieval(shops[0], CONFIG)
+    index = Retrieval(shops[1], CONFIG.model_copy(update={"retrieval": indexed}))
+    named = 0
+    for time_ms in range(1, 41):
+        events: list[AnyEvent] = [
+            Item(event_id="e", time_ms=time_ms, item_id=f"i{n}", title=f"t{random.integers(500)}")
+            for n in random.integers(15 * time_ms, 15 * time_ms + 400, 60)
+        ]
+        events += [click("me", events[-1].item_id, time_ms)]  # type: ignore[union-attr]
+        found = []
+        for shop, retrieval in zip(shops, (exact, index), strict=True):
+            shop.apply(events)
+            waiting = shop.pending_texts(99)
+            vectors = [np.random.default_rng(int(e.text[1:])).normal(size=8) for e in waiting]
+            shop.set_vectors(waiting, np.array(vectors, np.float32).reshape(-1, 8))
+            found.append(retrieval.for_users(shop.user_slots(["me"])))
+        assert (found[0].item_UC == found[1].item_UC).all(), time_ms
+        assert (found[0].named_UC == found[1].named_UC).all(), time_ms
+        named += np.count_nonzero(found[1].named_UC >> SOURCES.index("titles") & 1)
+    assert named > 200
+    assert shops[1].items.slots.generation.any(), "no slot has changed hands"
+
+
 def test_one_user_alone_gets_what_she_gets_among_others() -> None:
     rng = np.random.default_rng(0)
     events = [click(f"u{rng.integers(9)}", f"i{rng.integers(40)}", k + 1) for k in range(400)]
@@ -175,7 +204,7 @@ def test_the_nearest_are_exactly_the_nearest(seed: int) -> None:
     cosine_UN[1, 100:] = -1.0  # few
     cosine_UN[2] = np.sort(cosine_UN[2])  # all in one place of the catalogue
     cosine_UN[3] = np.round(cosine_UN[3], 1)
-    row_K, item_K = _nearest(cosine_UN, 100, 0.0)
+    row_K, item_K = nearest(cosine_UN, 100, 0.0)
     for row in range(4):
         found = np.sort(cosine_UN[row, item_K[row_K == row]])
         wanted = np.sort(cosine_UN[row][cosine_UN[row] > 0])[-100:]

@@ -212,6 +212,35 @@ def test_learned_candidates_are_of_the_users_domain_and_on_offer() -> None:
     assert not [name for name in found if name.startswith("other")]
 
 
+def test_an_index_of_learned_vectors_follows_them() -> None:
+    """Beside exact search over the same shop, while both learn: every step moves items and users."""
+    indexed = SETTINGS.model_copy(update={"search": "ivf", "index_from": 1, "probes": 1_000})
+    shops, retrievals = [], []
+    for settings in (SETTINGS, indexed):
+        shop = Shop(Features(), 0)
+        towers = TwoTower(shop, settings, seed=3)
+        shops.append(shop)
+        retrievals.append(Retrieval(shop, Config(retrieval=settings), towers))
+    events, found = visits(300, 1), 0
+    for start in range(0, len(events), 100):
+        near = []
+        for shop, retrieval in zip(shops, retrievals, strict=True):
+            shop.apply(events[start : start + 100])
+            assert retrieval.towers is not None
+            retrieval.towers.learn()
+            view = retrieval.view(np.arange(shop.users.slots.used)[-30:])
+            row_K, item_K = retrieval._of_vectors(view)
+            user_UD, item_ND = retrieval.towers.users(view.history_UH), retrieval.towers.items()
+            cosine_K = (user_UD[row_K] * item_ND[item_K]).sum(1)
+            near.append(
+                cosine_K[np.lexsort((cosine_K, row_K))]
+            )  # two that are as near may change places
+        assert len(near[0]) == len(near[1]), start
+        assert np.allclose(*near, atol=1e-5), start
+        found += len(near[0])
+    assert found > 1_000
+
+
 # ---- state
 
 
