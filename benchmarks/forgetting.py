@@ -9,10 +9,7 @@ its phase is measured when the phase ends and again just before the domain retur
 is what was lost. The first domain, met by a model that knew nothing yet, is told beside it. The current domain is
 judged prequentially, in the two phases while the returning one is away.
 
-Both arms take the same number of optimiser steps on equally many rows. With rehearsal a step has as
-many remembered rows as fresh ones; without it the second half are the fresh rows of the step before,
-so that every row is learned from twice. That is the fairer control: to count each fresh row twice
-in one step would give the gradient of counting it once.
+Both arms take the same number of optimiser steps on equally many rows (`repeated_rows`).
 
 The settings are those for a shop that changes by the day (`CHANGING`, docs/methods.md): small steps at large rates, held by rehearsal. They were
 chosen on seed 21 by what rehearsal keeps and by the current domain. With the default ones, which suit a steady shop, a model moves
@@ -34,13 +31,13 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.ladder import leave_out_lists
+from benchmarks.repeated_rows import Repeated
 from benchmarks.report import Figure, note, parser, tell
 from benchmarks.shop_stream import ShopStream, minilm
 from stream_mtl import Config, build
 from stream_mtl.batch import Batch, concat
 from stream_mtl.probes import exact_auc
 from stream_mtl.simulator.scenario import phase_at
-from stream_mtl.step_report import StepReport
 
 CLICK = 0
 RETURNING, FIRST = 1, 0  # phases whose domain is followed through two others
@@ -126,19 +123,6 @@ def by_phase(batch: Batch) -> list[tuple[int, Batch]]:
     return [(int(p), batch.select(phase_B == p)) for p in torch.unique(phase_B).tolist()]
 
 
-def repeat_fresh_rows(learner: Any) -> None:
-    """Every step also takes the fresh rows of the step before: two visits a row, as with rehearsal."""
-    step, before = learner.step, list[Batch]()
-
-    def repeated(fresh: Batch) -> StepReport:
-        rows = concat([*before, fresh])
-        before[:] = [fresh]
-        report: StepReport = step(rows)
-        return report
-
-    learner.step = repeated
-
-
 def fold(seed: int, config: Config, encoder: Memo | None = None, events: int = EVENTS) -> Arm:
     """One arm; `rehearsal.loss` of the config says which."""
     pipeline, watch = build(config), Watch()
@@ -147,8 +131,8 @@ def fold(seed: int, config: Config, encoder: Memo | None = None, events: int = E
     watch.attach(pipeline)
     leave_out_lists(pipeline)
     learner = pipeline.parts.learner
-    if config.rehearsal.loss == "none":
-        repeat_fresh_rows(learner)
+    step, repeated = learner.step, Repeated(config)
+    learner.step = lambda fresh: step(repeated.rows(fresh))
     phase, after = 0, dict[tuple[int, int], float]()
     for cut in ShopStream("season", events, seed).cuts(config):
         result = pipeline.step(cut)

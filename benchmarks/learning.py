@@ -23,6 +23,7 @@ PROGRAMS = (
     "model_quality",
     "methods_table",
     "label_efficiency",
+    "item_index",
 )
 
 

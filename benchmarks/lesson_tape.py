@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.ladder import leave_out_lists
+from benchmarks.repeated_rows import Repeated
 from benchmarks.shop_stream import ShopStream
 from stream_mtl import Config, build
 from stream_mtl.batch import Batch, Spec, concat
@@ -108,8 +109,7 @@ def record(scenario: str, events: int, seed: int, config: Config, shown: bool = 
 class Pupil:
     """A learner and its waiting rows.
 
-    Without rehearsal a step takes the fresh rows of the step before beside its own: as many rows, each learned
-    from twice, so that arms with and without do the same work. `said` grows with what is predicted of the rows
+    Arms with rehearsal and without do the same work (`repeated_rows`). `said` grows with what is predicted of the rows
     shown, `rows` with what is told before any is thinned, `cpu_s` with what steps cost.
     """
 
@@ -120,8 +120,7 @@ class Pupil:
         self._pending = Pending(
             spec, settings.batch_rows, settings.first_rows, thinner(config.tasks)
         )
-        self._twice = config.rehearsal.loss == "none"
-        self._before: list[Batch] = []
+        self._repeated = Repeated(config)
         self._shown: list[Batch] = []
         self.said: list[Tensor] = []
         self.rows, self.cpu_s = 0, 0.0
@@ -146,10 +145,8 @@ class Pupil:
     def _step(self, fresh: Batch) -> None:
         self._say()
         began = time.process_time()
-        self.learner.step(concat([*self._before, fresh]))
+        self.learner.step(self._repeated.rows(fresh))
         self.cpu_s += time.process_time() - began
-        if self._twice:
-            self._before = [fresh]
 
     def _say(self) -> None:
         """Of the rows shown since the step before: between steps the answer does not change."""
@@ -161,7 +158,7 @@ class Pupil:
         """Another who knows the same."""
         other = Pupil(self._spec, self._config)
         other.learner.restore(deepcopy(self.learner.state()))
-        other._pending, other._before = deepcopy(self._pending), list(self._before)
+        other._pending, other._repeated = deepcopy(self._pending), deepcopy(self._repeated)
         return other
 
 

@@ -221,10 +221,10 @@ class Retrieval(Section):
         "exact", description="how the nearest items are found: exact, or ivf in a large catalogue"
     )
     index_from: Positive = Field(
-        20_000,
+        100_000,
         description="items on offer from which ivf keeps an index; fewer are searched exactly",
     )
-    probes: Positive = Field(64, description="lists of the index that are looked through")
+    probes: Positive = Field(80, description="lists of the index that are looked through")
 
 
 class Scoring(Section):

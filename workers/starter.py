@@ -43,7 +43,7 @@ SECTIONS = {
     "rehearsal": 'Against forgetting; ratio = 0 and loss = "none" switch it off.',
     "optimizer": "",
     "learner": "",
-    "retrieval": "Learned vectors of users and items as one more source of candidates; off by default.",
+    "retrieval": "Learned vectors as one more source of candidates (off by default); an index for large catalogues (search).",
     "scoring": "What is published, how often, and how `value` ranks it.",
     "evaluation": "Prequential metrics and the frozen probe sets of forgetting.",
     "adapt": "What the learner does after an alarm and while it forgets; by default nothing.",
