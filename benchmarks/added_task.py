@@ -77,10 +77,10 @@ class Fold:
         leave_out_lists(fold.pipeline)
         add = fold.pipeline.parts.evaluation.add_probes
 
-        def add_probes(batch: Batch) -> None:
+        def add_probes(batch: Batch, served_BC: torch.Tensor) -> None:
             if len(batch) and fold.listening:
                 fold.probes.append(batch.clone())
-            add(batch)
+            add(batch, served_BC)
 
         fold.pipeline.parts.evaluation.add_probes = add_probes
         return fold

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.forgetting import SETTINGS
+from benchmarks.forgetting import SETTINGS, without_rehearsal
 from benchmarks.lesson_tape import Pupil, Tape, never_told, record
 from benchmarks.report import Figure, note, parser, tell
 from stream_mtl import Config
@@ -38,7 +38,6 @@ WARM_UP, STOPPED = 50_000, 100_000  # events; six phases have about 47,000
 LATE = 24_000  # events of the last three phases, one of each domain
 PROBE_SHARE = 0.2  # purchases are rare
 LOST_WITHOUT, LOST_WITH = 5.0, 1.0  # AUC points
-REHEARSAL: dict[str, dict[str, Any]] = {"on": {}, "off": {"loss": "none"}}
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,12 @@ class Arm:
 
 
 def settings(rehearsal: str, **more: Any) -> Config:
-    return Config.model_validate(
-        {
-            "cut": {"file_span_ms": 900_000, "max_records": 20_000},
-            "evaluation": {"probe_share": PROBE_SHARE},
-            "rehearsal": REHEARSAL[rehearsal],
-            **more,
-        }
-    )
+    whole = {
+        "cut": {"file_span_ms": 900_000, "max_records": 20_000},
+        "evaluation": {"probe_share": PROBE_SHARE},
+        **more,
+    }
+    return Config.model_validate(whole if rehearsal == "on" else without_rehearsal(whole))
 
 
 def auc(learner: Learner, rows: Batch, task: int) -> float:
@@ -119,8 +116,9 @@ def main() -> int:
     args = options.parse_args()
     more: dict[str, Any] = {**SETTINGS[args.settings], "model": {"name": args.model}}
     if args.dense_lr:
-        more["optimizer"] = {"dense_lr": args.dense_lr, "first_lr": args.dense_lr}
-    arms: dict[str, list[dict[str, Arm]]] = {name: [] for name in REHEARSAL}
+        rates = {"dense_lr": args.dense_lr, "first_lr": args.dense_lr}
+        more["optimizer"] = {**more.get("optimizer", {}), **rates}
+    arms: dict[str, list[dict[str, Arm]]] = {"on": [], "off": []}
     for seed in args.seeds:
         tape = record("season", args.warm_up + args.events, seed, settings("on", **more))
         for name, seeds in arms.items():

@@ -83,7 +83,7 @@ class _Recorder:
         none_BC = torch.zeros(len(batch), self._columns)
         return Prediction(none_BC, none_BC, none_BC, {})
 
-    def add_probes(self, batch: Batch) -> None:
+    def add_probes(self, batch: Batch, served_BC: Tensor) -> None:
         if len(batch):
             self._tape.held_out.append((self.events, batch.clone()))
 

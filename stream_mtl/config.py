@@ -246,10 +246,17 @@ class Scoring(Section):
 
 class Evaluation(Section):
     fading: float = Field(0.999, gt=0, lt=1, description="decay a step of the faded metrics")
+    window_rows: NonNegative = Field(
+        10_000, description="newest labelled rows that windowed metrics are of; 0 = none"
+    )
     probe_rows: Positive = Field(2_000, description="frozen rows a task and domain")
     probe_share: Share = Field(
         0.05, description="of exposures, by hash, kept out of training for probes"
     )
+    probe_period_ms: NonNegative = Field(
+        0, description="event time of one probe set; then the next is begun. 0 = one for all time"
+    )
+    probe_periods: Positive = Field(4, description="newest sets kept a task and domain")
     probe_every: Positive = Field(200, description="steps between two probe evaluations")
 
 

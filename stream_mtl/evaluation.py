@@ -8,6 +8,8 @@ calibration (also its error, ECE) compare on the scale of the sampled data: sigm
 AUC, GAUC and NDCG rank by what was served, since an offset that differs between the rows of a list would rank by itself. A user's rows in
 GAUC are those that matured within one block of rows.
 
+The newest rows are kept whole, so that a window of them is judged exactly (all but AUC's buckets) and by the same code.
+
 Every (row, task) pair that is observed counts once: give corrections of earlier labels to the memories,
 not to `observe`.
 """
@@ -32,6 +34,7 @@ from stream_mtl.hashing import mix64
 from stream_mtl.measures.base import judged
 from stream_mtl.measures.ece import Ece
 from stream_mtl.measures.gauc import Gauc
+from stream_mtl.newest_rows import NewestRows
 from stream_mtl.prequential import (
     GAUC,
     GROUPED,
@@ -100,7 +103,9 @@ class Evaluation:
         self._whole, self._faded = self._none(), self._none()
         self._waiting: list[tuple[Tensor, ...]] = []  # in the order of WAITING
         self._waiting_rows = 0
-        self._probes = Probes(config.probe_rows, spec, kinds)
+        self._newest = NewestRows(config.window_rows, WAITING)
+        self._windowed: dict[str, Quality] | None = None  # of `_newest` as it is
+        self._probes = Probes(config, spec, kinds)
         self._drift = DriftWatch(drift or settings.Drift(on=False), spec.tasks)
 
     def _none(self) -> Totals:
@@ -115,7 +120,10 @@ class Evaluation:
         if not len(batch):
             return
         served_BC = served_BC.detach().cpu()
-        self._waiting.append((served_BC, *(getattr(batch, name) for name in WAITING[1:])))
+        rows = (served_BC, *(getattr(batch, name) for name in WAITING[1:]))
+        self._newest.add(rows)
+        self._windowed = None
+        self._waiting.append(rows)
         self._waiting_rows += len(batch)
         if self._waiting_rows >= FADE_ROWS:
             block = self._block(watched=True)
@@ -125,12 +133,14 @@ class Evaluation:
 
     def _block(self, watched: bool = False) -> Totals:
         """The sums of the rows that wait; `watched`: their turn with the drift detectors too."""
+        return self._sums(self._one_waiting(), watched) if self._waiting else self._none()
+
+    def _sums(self, columns: tuple[Tensor, ...], watched: bool = False) -> Totals:
+        """Of rows in the order of WAITING."""
         totals = self._none()
         sums = totals.rates
-        if not self._waiting:
-            return totals
         served_BC, label_BT, mask_BT, offset_B, list_key_B, row_key_B, user_key_B = (
-            column.numpy() for column in self._one_waiting()
+            column.numpy() for column in columns
         )
         for task, value_sums in totals.values.items():
             known_B = mask_BT[:, task] & np.isfinite(served_BC[:, self._columns[task].start])
@@ -186,9 +196,9 @@ class Evaluation:
         """Mask of the rows that are held out of training."""
         return is_probe(list_key_B, self._config.probe_share)
 
-    def add_probes(self, batch: Batch) -> None:
-        """Keep held-out rows, up to `probe_rows` a task and domain."""
-        self._probes.add(batch)
+    def add_probes(self, batch: Batch, served_BC: Tensor) -> None:
+        """Keep held-out rows, up to `probe_rows` a task, domain and span, and what was served of them."""
+        self._probes.add(batch, served_BC)
 
     def evaluate_probes(self, predict: Callable[[Batch], Tensor]) -> None:
         """Measure the probe sets with the model of now; `predict` gives what is served, B x C."""
@@ -204,10 +214,10 @@ class Evaluation:
         Rows that wait for their block are still counted, but no longer as this user's.
         """
         if self._waiting:
-            *columns, user_key_B = self._one_waiting()
-            list_key_B = columns[WAITING.index("list_key_B")]
-            user_key_B = torch.where(user_key_B == user_key, list_key_B, user_key_B)
-            self._waiting = [(*columns, user_key_B)]
+            self._waiting = [_nobodys(self._one_waiting(), user_key)]
+        newest = self._newest.columns()
+        if newest is not None:
+            self._newest.replace(_nobodys(newest, user_key))
         return self._probes.erase(user_key)
 
     def _one_waiting(self) -> tuple[Tensor, ...]:
@@ -224,6 +234,13 @@ class Evaluation:
         if self._waiting:
             totals.merge(self._block(), self._config.fading)
         return self.qualities(totals)
+
+    def windowed(self) -> dict[str, Quality]:
+        """The same of the newest `window_rows` rows, those that wait for their block included."""
+        if self._windowed is None:
+            newest = self._newest.columns()
+            self._windowed = self.qualities(self._none() if newest is None else self._sums(newest))
+        return self._windowed
 
     def totals(self) -> Totals:
         """The sums of all rows up to now, a copy: two of them and `since` give those of a span.
@@ -251,6 +268,8 @@ class Evaluation:
             "ece": ECE.value(sums.calibration_T3H[task]),
             "gauc": GROUPED_AUC.value(sums.total_TK[task, (GAUC, GROUPED)]),
             "forgetting": self._probes.forgetting(task),
+            "backward_transfer": self._probes.backward(task),
+            "forward_transfer": self._probes.forward(task),
             "ndcg": sums.ndcg(task),
             "rmse": None,
             "macro_f1": None,
@@ -269,6 +288,7 @@ class Evaluation:
         if self._waiting:
             self._waiting = [self._one_waiting()]
             state |= {f"waiting/{n}": t for n, t in zip(WAITING, self._waiting[0], strict=True)}
+        state |= nest("newest", self._newest.state())
         return state | self._probes.state() | nest("drift", self._drift.state())
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -285,6 +305,8 @@ class Evaluation:
                 setattr(totals.rates, n, state[f"{name}/{n}"].numpy().copy())
             for task, value_sums in totals.values.items():
                 value_sums.restore(state[f"{name}/values/{self._spec.tasks[task]}"])
+        self._newest.restore(unnest("newest", state))
+        self._windowed = None
         self._probes.restore(state)
         self._drift.restore(unnest("drift", state))
 
@@ -297,6 +319,13 @@ def _columns(spec: Spec, kinds: Sequence[TaskKind] | None) -> list[slice]:
     if kinds is None:
         return [slice(task, task + 1) for task in range(len(spec.tasks))]
     return [slice(kind.columns[0], kind.columns[0] + kind.width) for kind in kinds]
+
+
+def _nobodys(columns: tuple[Tensor, ...], user_key: int) -> tuple[Tensor, ...]:
+    """Rows of a user that are no longer this user's: each list is its own."""
+    *others, user_key_B = columns
+    list_key_B = columns[WAITING.index("list_key_B")]
+    return (*others, torch.where(user_key_B == user_key, list_key_B, user_key_B))
 
 
 def _add_measures(

@@ -32,7 +32,7 @@ MAX_PARTITIONS = (
     100  # beyond it the lag is one series a topic: only partitions can break the budget
 )
 PREFIX = "stream_mtl_"
-WINDOWS = ("lifetime", "faded")
+WINDOWS = ("lifetime", "faded", "newest")
 PHASES = ("snapshot", "write", "fsync")
 COMMIT_RESULTS = ("committed", "aborted", "indefinite")
 KINDS = ("event", "item", "command")
@@ -120,6 +120,11 @@ METRICS: dict[str, Declared] = {
     ),
     "calibration_ratio": _gauge("Predicted over actual positives", "task"),
     "forgetting": _gauge("Best so far minus now on frozen probes", "task"),
+    "transfer": _gauge(
+        "On frozen probes: backward, now minus at first; forward, as served when new, above chance",
+        "task",
+        "kind",
+    ),
     "memory_overfit": _gauge(
         "Normalised loss of probes less that of remembered rows: what is learned by heart", "task"
     ),
@@ -253,6 +258,11 @@ class Metrics:
             ],
             "build_info": [{"kind": _release()}],
             "events_throttled": [{"kind": kind} for kind in THROTTLED],
+            "transfer": [
+                {"task": t, "kind": kind}
+                for t in self._closed["task"]
+                for kind in ("backward", "forward")
+            ],
             "consumer_lag_records": [],
         }
         for name, (_, _, labels, _) in METRICS.items():

@@ -148,7 +148,7 @@ class Pipeline:
             parts.evaluation.observe(rows.served_BC, rows.batch)
             parts.publish_gate.observe(rows.champion_BC, rows.served_BC, rows.batch)
             held_out_B = parts.evaluation.is_probe(rows.batch.list_key_B)
-            parts.evaluation.add_probes(rows.batch.select(held_out_B))
+            parts.evaluation.add_probes(rows.batch.select(held_out_B), rows.served_BC[held_out_B])
             lesson = rows.batch
             if rows.told_BT is not lesson.label_BT:
                 lesson = replace(lesson, label_BT=rows.told_BT)

@@ -3,9 +3,18 @@
 For every (task, domain) some matured rows are kept out of training, by the hash of their list, and then
 measured again and again: what the model once knew of a domain that is quiet now shows here alone.
 
-Forgetting, max definition (Chaudhry et al., ECCV 2018; the maximum runs over all evaluations, the last
-included, so it is never negative): best AUC so far minus AUC now, averaged over the domains of a task. Of tasks
-without a yes or no the share of right classes, or of the variance that is explained, takes its place.
+With `evaluation.probe_period_ms` a domain has a set for each span of event time, of which the newest few are kept: then it
+also shows what was known of the shop of a month ago.
+
+Of every set four figures are kept: as its rows were served, when it was first measured, the best, and now. From them follow, as
+means over the sets of a task (`transfer` has the definitions for a whole matrix of stages):
+
+    forgetting, max definition        best - now      (Chaudhry et al., ECCV 2018; over all measurements, so never negative)
+    backward transfer                 now - first     (its negative is forgetting by the first-minus-last definition)
+    forward transfer                  served - chance (of all sets but the first; chance is what knowing nothing gives)
+
+A figure is the AUC; of tasks without a yes or no the share of right classes, or of the variance that is explained. On a stream there
+is no moment just before a domain: forward transfer is of what was said when the set's rows were shown, while the domain was new.
 """
 
 from __future__ import annotations
@@ -20,6 +29,7 @@ import torch
 from torch import Tensor
 
 from stream_mtl import batch as batches
+from stream_mtl import config as settings
 from stream_mtl.batch import Batch, Spec
 from stream_mtl.errors import StateError
 from stream_mtl.hashing import mix64
@@ -29,7 +39,10 @@ SALT = 101  # of the hash that picks lists; no other use of `mix64` may share it
 MIN_CLASS = 20  # rows of each class below which an AUC is noise
 MIN_ROWS = 500  # a set that is not full is frozen only from here on
 SOME = 256  # rows of a set that are looked at for other measures than its own
-MAX_DOMAINS = 32  # sets a task; more domains would make the sets' memory unbounded
+MAX_DOMAINS = 32  # of a task; more would make the sets' memory unbounded
+FIGURES = ("frozen", "best", "now", "first", "served")  # of a set, as they are saved
+
+Key = tuple[int, int, int]  # task index, domain index, span of event time
 
 
 def is_probe(list_key_B: Tensor, share: float) -> Tensor:
@@ -55,6 +68,15 @@ class Judge:
     width: int
     spread: Spread
 
+    @property
+    def columns(self) -> slice:
+        return slice(self.column, self.column + self.width)
+
+    @property
+    def chance(self) -> float:
+        """What knowing nothing gives."""
+        return {"entropy": 0.5, "class_entropy": 1 / self.width, "variance": 0.0}[self.spread]
+
     def can_judge(self, label_B: npt.NDArray[Any]) -> bool:
         """Two classes with enough rows each, or numbers that differ."""
         if self.spread == "variance":
@@ -75,18 +97,32 @@ class Judge:
 
 @dataclass(slots=True)
 class ProbeSet:
-    """Rows of one task and domain. Once frozen, no row enters, so that `best` and `now` compare."""
+    """Rows of one task, domain and span. Once frozen, no row enters, so that all but `served` compare."""
 
     parts: list[Batch] = field(default_factory=list)
+    said: list[Tensor] = field(default_factory=list)  # of the task, as served, until frozen
     rows: int = 0
     frozen: bool = False
     best: float | None = None
     now: float | None = None
+    first: float | None = None
+    served: float | None = None
 
     def whole(self) -> Batch:
         if len(self.parts) > 1:
             self.parts = [batches.concat(self.parts)]
         return self.parts[0]
+
+    def freeze(self, judge: Judge, task: int) -> None:
+        """No further rows; and how good what was served was, where enough of it can be judged."""
+        self.frozen = True
+        if self.said:
+            said_BW = torch.cat(self.said).numpy()
+            served_B = np.isfinite(said_BW[:, 0])  # NaN: never served
+            label_B = self.whole().label_BT[:, task].numpy()[served_B]
+            if judge.can_judge(label_B):
+                self.served = judge(said_BW[served_B], label_B)
+            self.said = []
 
 
 class Probes:
@@ -97,67 +133,101 @@ class Probes:
     set replaces the earlier one.
     """
 
-    def __init__(self, rows: int, spec: Spec, kinds: Sequence[TaskKind] | None = None) -> None:
-        self._rows, self._spec = rows, spec
+    def __init__(
+        self, config: settings.Evaluation, spec: Spec, kinds: Sequence[TaskKind] | None = None
+    ) -> None:
+        self._rows, self._spec = config.probe_rows, spec
+        self._period_ms, self._periods = config.probe_period_ms, config.probe_periods
         self._judges = [
             Judge(kind.columns[0], kind.width, kind.spread) for kind in kinds or ()
         ] or [Judge(task, 1, "entropy") for task in range(len(spec.tasks))]
-        self._sets: dict[tuple[int, int], ProbeSet] = {}  # (task index, domain index)
+        self._sets: dict[Key, ProbeSet] = {}
 
-    def add(self, batch: Batch) -> None:
-        """Take rows into the sets of the tasks whose label they know."""
+    def add(self, batch: Batch, served_BC: Tensor) -> None:
+        """Take rows, and what was served of them, into the sets of the tasks whose label they know."""
         if not len(batch):
             return
-        for domain in torch.unique(batch.domain_B).tolist():
-            in_domain_B = batch.domain_B == domain
+        period_B = batch.time_B // self._period_ms if self._period_ms else torch.zeros(len(batch))
+        place_B2 = torch.stack((batch.domain_B.long(), period_B.long()), 1)
+        for domain, period in torch.unique(place_B2, dim=0).tolist():
+            here_B = (place_B2[:, 0] == domain) & (place_B2[:, 1] == period)
             for task in range(len(self._spec.tasks)):
-                known = batch.select(in_domain_B & batch.mask_BT[:, task])
-                if len(known):
-                    self._add(task, int(domain), known)
+                known_B = here_B & batch.mask_BT[:, task]
+                if known_B.any():
+                    said_BW = served_BC[known_B, self._judges[task].columns]
+                    self._add((task, domain, period), batch.select(known_B), said_BW)
 
-    def _add(self, task: int, domain: int, rows: Batch) -> None:
-        probe = self._sets.get((task, domain))
+    def _add(self, key: Key, rows: Batch, said_BW: Tensor) -> None:
+        task = key[0]
+        probe = self._sets.get(key)
         if probe is None:
-            if sum(t == task for t, _ in self._sets) >= MAX_DOMAINS:
+            if not self._make_room(key):
                 return
-            probe = self._sets[task, domain] = ProbeSet()
+            probe = self._sets[key] = ProbeSet()
         if probe.frozen:
             return
         if probe.rows:
-            rows = _relabel(probe.whole(), rows, task)
-        rows = rows.rows(0, self._rows - probe.rows)
+            new_B = _relabel(probe.whole(), rows, task)
+            rows, said_BW = rows.select(new_B), said_BW[new_B]
+        room = self._rows - probe.rows
         if len(rows):
-            probe.parts.append(rows.clone())
-            probe.rows += len(rows)
-        probe.frozen = probe.rows >= self._rows
+            probe.parts.append(rows.rows(0, room).clone())
+            probe.said.append(said_BW[:room].detach().cpu().clone())
+            probe.rows += len(probe.parts[-1])
+        if probe.rows >= self._rows:
+            probe.freeze(self._judges[task], task)
+
+    def _make_room(self, key: Key) -> bool:
+        """Lets the oldest span of a task and domain go for a newer one; False where the set may not be begun."""
+        task, domain, period = key
+        spans = sorted(p for t, d, p in self._sets if (t, d) == (task, domain))
+        if len(spans) < self._periods:
+            domains = {d for t, d, _ in self._sets if t == task} | {domain}
+            return len(domains) <= MAX_DOMAINS
+        if period < spans[0]:
+            return False
+        del self._sets[task, domain, spans[0]]
+        return True
 
     def evaluate(self, predict: Callable[[Batch], Tensor]) -> None:
         """Measure every set that can be: `predict` gives what is served, of shape B x C."""
-        for (task, _), probe in self._sets.items():
+        for (task, _, _), probe in self._sets.items():
             if probe.rows < (1 if probe.frozen else min(MIN_ROWS, self._rows)):
                 continue
             rows, judge = probe.whole(), self._judges[task]
             label_B = rows.label_BT[:, task].numpy()
             if not judge.can_judge(label_B):
                 continue
-            probe.frozen = True
-            columns = slice(judge.column, judge.column + judge.width)
-            probe.now = judge(predict(rows)[:, columns].detach().cpu().numpy(), label_B)
+            if not probe.frozen:
+                probe.freeze(judge, task)
+            probe.now = judge(predict(rows)[:, judge.columns].detach().cpu().numpy(), label_B)
+            probe.first = probe.now if probe.first is None else probe.first
             probe.best = probe.now if probe.best is None else max(probe.best, probe.now)
 
     def forgetting(self, task: int) -> float | None:
-        """Mean over the measured domains of best minus now; None before any was measured."""
-        gaps = [
-            probe.best - probe.now
-            for (t, _), probe in self._sets.items()
-            if t == task and probe.best is not None and probe.now is not None
-        ]
-        return sum(gaps) / len(gaps) if gaps else None
+        """Best less now; None before any set was measured."""
+        return _mean(
+            [p.best - p.now for p in self._of(task) if p.best is not None and p.now is not None]
+        )
+
+    def backward(self, task: int) -> float | None:
+        """Now less what was known when a set was first measured; None before any was."""
+        return _mean(
+            [p.now - p.first for p in self._of(task) if p.first is not None and p.now is not None]
+        )
+
+    def forward(self, task: int) -> float | None:
+        """As served, above chance, of every set but the first that was begun; None before one can be judged."""
+        chance = self._judges[task].chance
+        return _mean([p.served - chance for p in self._of(task)[1:] if p.served is not None])
+
+    def _of(self, task: int) -> list[ProbeSet]:
+        return [probe for (t, _, _), probe in self._sets.items() if t == task]
 
     def some(self) -> Batch:
         """The first rows of every set; only the label of the set's own task is known."""
         parts = [batches.empty(self._spec)]
-        for (task, _), probe in self._sets.items():
+        for (task, _, _), probe in self._sets.items():
             if probe.rows:
                 rows = probe.whole().rows(0, SOME)
                 own_T = torch.arange(len(self._spec.tasks)) == task
@@ -165,60 +235,86 @@ class Probes:
         return batches.concat(parts)
 
     def measured(self) -> dict[tuple[str, int], tuple[float, float]]:
-        """(task, domain index) to (best, now) of the sets that were measured."""
+        """(task, domain index) to (best, now) of the sets that were measured; of several spans the newest."""
         return {
             (self._spec.tasks[task], domain): (probe.best, probe.now)
-            for (task, domain), probe in self._sets.items()
+            for (task, domain, _), probe in sorted(self._sets.items(), key=lambda one: one[0])
             if probe.best is not None and probe.now is not None
         }
 
     def erase(self, user_key: int) -> int:
-        """Drop the rows of a user, frozen or not; returns how many. `best` stays as it was measured."""
+        """Drop the rows of a user, frozen or not; returns how many. What was measured stays as it was measured."""
         erased = 0
         for probe in self._sets.values():
             if probe.rows:
                 rows = probe.whole()
-                kept = rows.select(rows.user_key_B != user_key)
+                kept_B = rows.user_key_B != user_key
+                kept = rows.select(kept_B)
                 erased += probe.rows - len(kept)
                 probe.parts, probe.rows = [kept], len(kept)
+                if probe.said:
+                    probe.said = [torch.cat(probe.said)[kept_B]]
         return erased
 
     def state(self) -> dict[str, Any]:
         state: dict[str, Any] = {
             "probes": [
-                [self._spec.tasks[task], domain, probe.frozen, probe.best, probe.now]
-                for (task, domain), probe in self._sets.items()
+                [
+                    self._spec.tasks[task],
+                    domain,
+                    period,
+                    *(getattr(probe, name) for name in FIGURES),
+                ]
+                for (task, domain, period), probe in self._sets.items()
             ]
         }
-        for (task, domain), probe in self._sets.items():
+        for (task, *place), probe in self._sets.items():
+            name = _name(self._spec.tasks[task], *place)
             rows = probe.whole()
-            for f in fields(rows):
-                state[f"probe/{self._spec.tasks[task]}/{domain}/{f.name}"] = getattr(rows, f.name)
+            state |= {f"{name}/{f.name}": getattr(rows, f.name) for f in fields(rows)}
+            if probe.said:
+                probe.said = [torch.cat(probe.said)]
+                state[f"{name}/said"] = probe.said[0]
         return state
 
     def restore(self, state: Mapping[str, Any]) -> None:
         widths = batches.empty(self._spec)
         self._sets = {}
-        for name, domain, frozen, best, now in state["probes"]:
-            if name not in self._spec.tasks:
-                raise StateError(f"probes: a set of task {name!r}, which this config does not have")
-            rows = Batch(*(state[f"probe/{name}/{domain}/{f.name}"] for f in fields(Batch)))
+        for task, domain, *saved in state["probes"]:
+            # until fold version 6 a set had no span, nor the figures since
+            period, *figures = (0, *saved, None, None) if isinstance(saved[0], bool) else saved
+            if task not in self._spec.tasks:
+                raise StateError(f"probes: a set of task {task!r}, which this config does not have")
+            name = _name(task, domain, period)
+            rows = Batch(*(state[f"{name}/{f.name}"] for f in fields(Batch)))
             for f in fields(Batch):
                 got, wanted = getattr(rows, f.name), getattr(widths, f.name)
                 if got.shape[1:] != wanted.shape[1:] or got.dtype != wanted.dtype:
                     raise StateError(
-                        f"probes: {f.name} of {name} is {got.dtype}{tuple(got.shape)} in the state, "
+                        f"probes: {f.name} of {task} is {got.dtype}{tuple(got.shape)} in the state, "
                         f"expected {wanted.dtype}(rows, {tuple(wanted.shape[1:])})"
                     )
-            key = (self._spec.tasks.index(name), int(domain))
-            self._sets[key] = ProbeSet([rows], len(rows), bool(frozen), best, now)
+            key = (self._spec.tasks.index(task), int(domain), int(period))
+            probe = ProbeSet([rows], [], len(rows), **dict(zip(FIGURES, figures, strict=True)))
+            if not probe.frozen:
+                never_BW = torch.full((len(rows), self._judges[key[0]].width), torch.nan)
+                probe.said = [state.get(f"{name}/said", never_BW)]
+            self._sets[key] = probe
 
 
-def _relabel(kept: Batch, rows: Batch, task: int) -> Batch:
-    """Give rows that are kept already their newer label, in place; returns the rows that are new."""
+def _name(task: str, domain: int, period: int) -> str:
+    return f"probe/{task}/{domain}@{period}" if period else f"probe/{task}/{domain}"
+
+
+def _mean(gaps: list[float]) -> float | None:
+    return sum(gaps) / len(gaps) if gaps else None
+
+
+def _relabel(kept: Batch, rows: Batch, task: int) -> Tensor:
+    """Give rows that are kept already their newer label, in place; returns a mask of the rows that are new."""
     order_K = torch.argsort(kept.row_key_B)
     sorted_K = kept.row_key_B[order_K]
     place_B = torch.searchsorted(sorted_K, rows.row_key_B).clamp(max=len(sorted_K) - 1)
     known_B = sorted_K[place_B] == rows.row_key_B
     kept.label_BT[order_K[place_B[known_B]], task] = rows.label_BT[known_B, task]
-    return rows.select(~known_B)
+    return ~known_B

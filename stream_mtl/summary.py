@@ -19,15 +19,20 @@ COUNTS = {
     "scores_published": "scores",
 }
 
+# of the newest rows: all that is of rows, and not of probe sets
+WINDOWED = (
+    "labels", "positives", "auc", "normalized_entropy", "calibration", "ece", "gauc", "ndcg", "rmse", "macro_f1",
+)  # fmt: skip
+
 
 def counted(totals: Mapping[str, int]) -> dict[str, int]:
     return {name: totals.get(total, 0) for name, total in COUNTS.items()}
 
 
 def quality(parts: Parts, config: Config) -> dict[str, dict[str, Any]]:
-    """Per task: its kind, what the evaluation says over all rows and lately, its memory, its experts' gate."""
+    """Per task: its kind, what the evaluation says over all rows, lately, and of the newest, its memory, its experts' gate."""
     memory_rows = parts.learner.memory_rows()
-    recent = parts.evaluation.faded()
+    recent, newest = parts.evaluation.faded(), parts.evaluation.windowed()
     head_versions = parts.learner.head_versions()
     return {
         name: {
@@ -35,6 +40,7 @@ def quality(parts: Parts, config: Config) -> dict[str, dict[str, Any]]:
             **of_task,
             "auc_recent": recent[name]["auc"],
             "normalized_entropy_recent": recent[name]["normalized_entropy"],
+            "window": {key: value for key, value in newest[name].items() if key in WINDOWED},
             "memory_rows": memory_rows[name],
             "head_version": head_versions[name],
             "memory_overfit": parts.reactions.overfitting.get(name),

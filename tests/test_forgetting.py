@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.forgetting import CHANGING, Arm, fold
+from benchmarks.forgetting import CHANGING, Arm, fold, without_rehearsal
 from stream_mtl import Config
 
 SEED = 13  # of the benchmark's five the one whose domains pull the shared features apart most
@@ -17,11 +17,8 @@ SMALL = {  # no encoder and long cuts: enough to see who forgets, and quick
 
 @pytest.fixture(scope="module")
 def arms() -> dict[str, Arm]:
-    rehearsals: dict[str, dict[str, str]] = {"on": {}, "off": {"loss": "none"}}
-    return {
-        name: fold(SEED, Config.model_validate({**SMALL, "rehearsal": settings}))
-        for name, settings in rehearsals.items()
-    }
+    settings = {"on": SMALL, "off": without_rehearsal(SMALL)}
+    return {name: fold(SEED, Config.model_validate(one)) for name, one in settings.items()}
 
 
 def test_rehearsal_keeps_a_domain_that_was_away(arms: dict[str, Arm]) -> None:

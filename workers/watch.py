@@ -222,7 +222,7 @@ class Watch(Silent):
         for task, facts in quality.items():
             self._count_labels(task, facts)
             for name, metric, labels in _QUALITY:
-                value = facts.get(name)
+                value = _of(facts, name)
                 if isinstance(value, (int, float)):
                     self._metrics.set(metric, float(value), task=task, **labels)
 
@@ -240,15 +240,26 @@ class Watch(Silent):
 _QUALITY: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("auc", "prequential_auc", {"window": "lifetime"}),
     ("auc_recent", "prequential_auc", {"window": "faded"}),
+    ("window.auc", "prequential_auc", {"window": "newest"}),
     ("normalized_entropy", "prequential_normalized_entropy", {"window": "lifetime"}),
     ("normalized_entropy_recent", "prequential_normalized_entropy", {"window": "faded"}),
+    ("window.normalized_entropy", "prequential_normalized_entropy", {"window": "newest"}),
     ("calibration", "calibration_ratio", {}),
     ("forgetting", "forgetting", {}),
+    ("backward_transfer", "transfer", {"kind": "backward"}),
+    ("forward_transfer", "transfer", {"kind": "forward"}),
     ("memory_rows", "replay_memory_rows", {}),
     ("memory_overfit", "memory_overfit", {}),
     ("gate_entropy", "gate_entropy", {}),
     ("head_version", "head_version", {}),
 )
+
+
+def _of(facts: Mapping[str, object], name: str) -> object:
+    """A fact, or one of a group of facts ("group.name")."""
+    group, _, inner = name.rpartition(".")
+    within = facts.get(group) if group else facts
+    return within.get(inner) if isinstance(within, Mapping) else None
 
 
 def record_report(metrics: Metrics, report: StepReport) -> None:

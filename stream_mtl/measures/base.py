@@ -1,8 +1,8 @@
 """What a measure of quality promises. Legend: N judged predictions of one task, K numbers of a sum.
 
 A measure is sums and a value that follows from them. Sums of two sets of rows added are the sums of both, so
-they merge over partitions, and multiplied by a number below 1 they fade (`fading.Fading`). Where the sums
-are coarser than the rows, `over` judges the rows of a window themselves (`window.Windowed`).
+they merge over partitions, and multiplied by a number below 1 they fade. Where the sums
+are coarser than the rows, `over` judges the rows themselves.
 """
 
 from __future__ import annotations

@@ -7,13 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from stream_mtl import measures
 from stream_mtl.measures import MEASURES
 from stream_mtl.measures.base import Judged, Measure, concat, judged
-from stream_mtl.measures.fading import Fading
-from stream_mtl.measures.window import Windowed
 
 CASES = [pytest.param(measure, name, id=name) for name, measure in MEASURES.items()]
 CLASSES = {"accuracy", "f1", "macro_f1"}
@@ -40,8 +37,6 @@ def test_nothing_judged_is_undefined(measure: Measure, name: str) -> None:
     empty = judged([], [])
     assert measure.over(empty) is None
     assert measure.value(measure.sums(empty)) is None
-    assert Fading(measure, 0.9).value() is None
-    assert Windowed(measure, 10).value() is None
 
 
 @pytest.mark.parametrize("measure,name", CASES)
@@ -76,43 +71,18 @@ def test_rows_of_which_nothing_was_said_are_not_judged(measure: Measure, name: s
 
 
 @pytest.mark.parametrize("measure,name", CASES)
-def test_fading_is_the_sum_of_rows_weighted_by_age(measure: Measure, name: str) -> None:
-    """S_i = a S_(i-1) + s_i, in whatever pieces rows come; users and lists whole."""
-    said, fading = rows(name), Fading(measure, 0.99)
-    age_N = np.arange(len(said))[::-1]
-    for start in range(0, len(said), 7 * LIST):
-        fading.add(said.rows(slice(start, start + 7 * LIST)))
-    expected = measure.over(replace(said, weight_N=0.99**age_N))
-    assert fading.value() == pytest.approx(expected, abs=COARSE.get(name, 1e-9))
-
-
-@pytest.mark.parametrize("measure,name", CASES)
-def test_a_window_is_its_newest_rows_exactly(measure: Measure, name: str) -> None:
-    said, window = rows(name), Windowed(measure, 100)
-    for start in range(0, len(said), LIST):
-        window.add(said.rows(slice(start, start + LIST)))
-    assert window.value() == measure.over(said.rows(slice(200, None)))
-
-
-@pytest.mark.parametrize("form", ["fading", "windowed"])
-@pytest.mark.parametrize("measure,name", CASES)
-def test_restored_it_goes_on_bit_for_bit(measure: Measure, name: str, form: str) -> None:
-    def new() -> Fading | Windowed:
-        return Fading(measure, 0.99) if form == "fading" else Windowed(measure, 100)
-
-    one, other = new(), new()
-    one.add(rows(name, 130, seed=1))
-    saved = {key: value.clone() for key, value in one.state().items()}
-    other.add(rows(name, 60, seed=9))
-    other.restore(saved)
-    for each in (one, other):
-        each.add(rows(name, 85, seed=2))
-    assert one.value() == other.value()
-    assert one.state().keys() == other.state().keys()
-    assert all(torch.equal(value, other.state()[key]) for key, value in one.state().items())
+def test_sums_that_are_halved_are_those_of_rows_at_half_the_weight(
+    measure: Measure, name: str
+) -> None:
+    """So old rows fade."""
+    old, new = rows(name, seed=1), rows(name, seed=2)
+    faded = measure.value(0.5 * measure.sums(old) + measure.sums(new))
+    both = concat([replace(old, weight_N=0.5 * old.weight_N), new])
+    coarse = {**COARSE, "ece": 5e-3}  # and its bins end between rows
+    assert faded == pytest.approx(measure.over(both), abs=coarse.get(name, 1e-9))
 
 
 def test_every_file_is_registered() -> None:
     files = {module.name for module in pkgutil.iter_modules(measures.__path__)}
-    assert files - {"base", "classes", "fading", "window"} == set(MEASURES)
+    assert files - {"base", "classes"} == set(MEASURES)
     assert list(MEASURES) == sorted(MEASURES)

@@ -51,8 +51,8 @@ def test_nothing_observed_is_undefined_not_zero() -> None:
     assert click.pop("labels") == click.pop("positives") == 0
     assert set(click.values()) == {None}
     assert sorted(click) == [
-        "auc", "calibration", "ece", "forgetting", "gauc", "macro_f1", "ndcg",
-        "normalized_entropy", "rmse",
+        "auc", "backward_transfer", "calibration", "ece", "forgetting", "forward_transfer", "gauc", "macro_f1",
+        "ndcg", "normalized_entropy", "rmse",
     ]  # fmt: skip
 
 
@@ -199,6 +199,11 @@ def probe_rows(n: int, domain: int, start: int = 0, positive: float = 0.5) -> Ba
     )
 
 
+def add(evaluation: Evaluation, batch: Batch, said: float | Tensor = 0.5) -> None:
+    """Held-out rows of which that was served."""
+    evaluation.add_probes(batch, said * torch.ones(len(batch), 3))
+
+
 def right(batch: Batch) -> Tensor:
     """A model that knows every label."""
     return batch.label_BT * 0.8 + 0.1
@@ -227,7 +232,7 @@ def test_probe_lists_are_picked_by_hash_and_whole() -> None:
 def test_forgetting_is_best_minus_now_averaged_over_domains() -> None:
     """One of two domains turned upside down: (1 - 0 + 0) / 2; recovered: 0."""
     evaluation = Evaluation(CONFIG, SPEC)
-    evaluation.add_probes(batches.concat([probe_rows(200, 1), probe_rows(200, 2, start=500)]))
+    add(evaluation, batches.concat([probe_rows(200, 1), probe_rows(200, 2, start=500)]))
     assert evaluation.summary()["click"]["forgetting"] is None
     evaluation.evaluate_probes(right)
     assert evaluation.summary()["click"]["forgetting"] == 0.0
@@ -242,10 +247,10 @@ def test_forgetting_is_best_minus_now_averaged_over_domains() -> None:
 def test_a_probe_set_is_measured_only_when_it_can_be_compared_later() -> None:
     """Not before it is full (or large), not with fewer than 20 of a class; frozen, it stays as it is."""
     evaluation = Evaluation(CONFIG, SPEC)
-    evaluation.add_probes(probe_rows(150, 1))
+    add(evaluation, probe_rows(150, 1))
     evaluation.evaluate_probes(right)
     assert evaluation.probes() == {}
-    evaluation.add_probes(probe_rows(80, 1, start=150))
+    add(evaluation, probe_rows(80, 1, start=150))
     seen: list[int] = []
 
     def predict(batch: Batch) -> Tensor:
@@ -253,11 +258,11 @@ def test_a_probe_set_is_measured_only_when_it_can_be_compared_later() -> None:
         return right(batch)
 
     evaluation.evaluate_probes(predict)
-    evaluation.add_probes(probe_rows(80, 1, start=900))
+    add(evaluation, probe_rows(80, 1, start=900))
     evaluation.evaluate_probes(predict)
     assert seen == [200, 200]
     rare = Evaluation(CONFIG, SPEC)
-    rare.add_probes(probe_rows(200, 1, positive=0.05))
+    add(rare, probe_rows(200, 1, positive=0.05))
     rare.evaluate_probes(right)
     assert rare.probes() == {}
 
@@ -266,9 +271,9 @@ def test_a_later_label_replaces_the_earlier_in_an_open_set() -> None:
     """A row is in a set once, by its key."""
     evaluation = Evaluation(CONFIG, SPEC)
     first = probe_rows(150, 1, positive=0.0)
-    evaluation.add_probes(first)
-    evaluation.add_probes(probe_rows(150, 1, positive=0.5))
-    evaluation.add_probes(probe_rows(50, 1, start=150))
+    add(evaluation, first)
+    add(evaluation, probe_rows(150, 1, positive=0.5))
+    add(evaluation, probe_rows(50, 1, start=150))
     sizes: list[tuple[int, float]] = []
 
     def predict(batch: Batch) -> Tensor:
@@ -283,7 +288,7 @@ def test_a_later_label_replaces_the_earlier_in_an_open_set() -> None:
 def test_an_erased_user_is_in_no_probe_set() -> None:
     """Frozen or not."""
     evaluation = Evaluation(CONFIG, SPEC)
-    evaluation.add_probes(batches.concat([probe_rows(200, 1), probe_rows(50, 2, start=300)]))
+    add(evaluation, batches.concat([probe_rows(200, 1), probe_rows(50, 2, start=300)]))
     assert evaluation.erase(3) == 25
     assert evaluation.erase(3) == 0
     kept = [v for name, v in evaluation.state().items() if name.endswith("/user_key_B")]
@@ -305,6 +310,96 @@ def test_an_erased_user_is_in_no_row_that_waits_to_be_counted() -> None:
     assert evaluation.summary()["click"]["labels"] == 3
 
 
+def test_forward_and_backward_transfer_of_domains_one_after_the_other() -> None:
+    """Worked by hand. The first domain was served by chance and the second well (.75 of the pairs); the first was known by .5
+    after its stage and wholly later, the second the other way round: backward (.5 - 1) / 2 + ..., each less its start."""
+    evaluation = Evaluation(CONFIG, SPEC)
+    half = torch.tensor([0.8, 0.2]).repeat(100)[:, None]  # as good as a coin
+    add(evaluation, probe_rows(200, 1), half)
+    evaluation.evaluate_probes(lambda batch: torch.full((len(batch), 3), 0.5))
+    quality = evaluation.summary()["click"]
+    assert (quality["forward_transfer"], quality["backward_transfer"]) == (None, 0.0)
+    second = probe_rows(200, 2, start=500)
+    said = second.label_BT * 0.6 + 0.2
+    said[:50] = 0.2  # half of the positives are as low as the negatives: 1 / 2 + 1 / 4 of the pairs
+    add(evaluation, second, said)
+    evaluation.evaluate_probes(right)
+    evaluation.evaluate_probes(wrong_in(2))
+    quality = evaluation.summary()["click"]
+    assert quality["forward_transfer"] == pytest.approx(0.75 - 0.5)
+    assert quality["backward_transfer"] == pytest.approx(((1 - 0.5) + (0 - 1)) / 2)
+    assert quality["forgetting"] == pytest.approx(((1 - 1) + (1 - 0)) / 2)
+
+
+def test_what_was_never_served_says_nothing_of_forward_transfer() -> None:
+    evaluation = Evaluation(CONFIG, SPEC)
+    add(evaluation, probe_rows(200, 1))
+    rows_ = probe_rows(200, 2, start=500)
+    add(evaluation, rows_, torch.full((200, 3), torch.nan))
+    add(evaluation, probe_rows(200, 3, start=900), rows_.label_BT * 0.6 + 0.2)
+    evaluation.evaluate_probes(right)
+    assert evaluation.summary()["click"]["forward_transfer"] == pytest.approx(0.5)
+
+
+def test_every_span_of_event_time_has_its_own_probe_set_and_the_oldest_goes() -> None:
+    """Rows come late and out of order; a set keeps to its span, and a span that is gone is not begun again."""
+    spans = CONFIG.model_copy(update={"probe_period_ms": 1_000, "probe_periods": 2})
+    evaluation, day = Evaluation(spans, SPEC), probe_rows(200, 1)
+
+    def sizes() -> dict[str, int]:
+        names = (name for name in evaluation.state() if name.endswith("/row_key_B"))
+        return {name.split("/")[2][2:]: len(evaluation.state()[name]) for name in names}
+
+    for period, start in ((5, 0), (6, 300), (5, 600), (4, 900), (7, 1_200)):
+        times = torch.full((90,), 1_000 * period + 7)
+        add(evaluation, replace(probe_rows(90, 1, start=start), time_B=times))
+    assert sizes() == {"6": 90, "7": 90}, "of 5 and 6 the newest two stayed, then 6 and 7"
+    add(evaluation, replace(day, time_B=torch.full((200,), 6_100)))
+    evaluation.evaluate_probes(right)
+    assert sizes() == {"6": 200, "7": 90}
+    assert evaluation.probes() == {("click", 1): (1.0, 1.0)}
+    add(evaluation, replace(day, time_B=torch.full((200,), 8_000)))
+    evaluation.evaluate_probes(wrong_in(1))
+    assert evaluation.summary()["click"]["forgetting"] == pytest.approx(0.0), (
+        "6, which was known, has gone"
+    )
+
+
+def test_a_window_is_of_its_newest_rows_alone_and_exact() -> None:
+    """Against scikit-learn, in whatever pieces rows come, those that wait for a block included."""
+    p, y = noisy(3_000)
+    evaluation = Evaluation(CONFIG.model_copy(update={"window_rows": 700}), SPEC)
+    for start in range(0, len(p), 77):
+        part = slice(start, start + 77)
+        evaluation.observe(served(list(p[part])), of_click(list(y[part])))
+        if start % 2:
+            evaluation.windowed()
+    newest, rate = evaluation.windowed()["click"], y[-700:].mean()
+    entropy = -(rate * np.log(rate) + (1 - rate) * np.log(1 - rate))
+    assert newest["labels"] == 700
+    assert newest["auc"] == pytest.approx(roc_auc_score(y[-700:], p[-700:]), abs=1e-3)
+    assert newest["normalized_entropy"] == pytest.approx(
+        log_loss(y[-700:], p[-700:]) / entropy, rel=1e-4
+    )
+    assert evaluation.summary()["click"]["labels"] == 3_000
+
+
+def test_no_window_is_kept_where_none_is_asked_for() -> None:
+    evaluation = Evaluation(CONFIG.model_copy(update={"window_rows": 0}), SPEC)
+    evaluation.observe(served([0.2, 0.3]), of_click([1.0, 0.0]))
+    assert evaluation.windowed()["click"]["labels"] == 0
+    assert not [name for name in evaluation.state() if name.startswith("newest/")]
+
+
+def test_an_erased_user_is_in_no_window() -> None:
+    evaluation = Evaluation(CONFIG, SPEC)
+    owned = {"user_key_B": torch.tensor([777, 778, 777]), "list_key_B": torch.tensor([5, 6, 5])}
+    evaluation.observe(served([0.2, 0.3, 0.4]), rows([[1.0, 0.0, 0.0]] * 3, **owned))
+    evaluation.erase(777)
+    assert evaluation.state()["newest/user_key_B"].tolist() == [5, 778, 5]
+    assert evaluation.windowed()["click"]["labels"] == 3
+
+
 def test_exact_auc_counts_ties_half() -> None:
     """Against scikit-learn, with many equal scores."""
     rng = np.random.default_rng(3)
@@ -318,8 +413,12 @@ def test_restored_it_goes_on_bit_for_bit() -> None:
 
     def half(evaluation: Evaluation, part: slice, domain: int) -> None:
         evaluation.observe(served(list(p[part])), of_click(list(y[part])))
-        evaluation.add_probes(probe_rows(150, domain, start=domain * 1_000))
-        evaluation.add_probes(probe_rows(60, 1, start=domain * 5_000))
+        add(
+            evaluation,
+            probe_rows(150, domain, start=domain * 1_000),
+            torch.arange(150)[:, None] / 150,
+        )
+        add(evaluation, probe_rows(60, 1, start=domain * 5_000), 0.3)
         evaluation.evaluate_probes(right)
 
     first, second = Evaluation(CONFIG, SPEC, ["search"]), Evaluation(CONFIG, SPEC, ["search"])
@@ -332,12 +431,13 @@ def test_restored_it_goes_on_bit_for_bit() -> None:
     assert states.digest(first.state()) == states.digest(second.state())
     assert first.summary() == second.summary()
     assert first.faded() == second.faded()
+    assert first.windowed() == second.windowed()
 
 
 def test_a_state_of_other_tasks_or_widths_is_refused() -> None:
     """StateError with what was found and expected."""
     evaluation = Evaluation(CONFIG, SPEC)
-    evaluation.add_probes(probe_rows(10, 1))
+    add(evaluation, probe_rows(10, 1))
     with pytest.raises(StateError, match="tasks"):
         Evaluation(CONFIG, replace(SPEC, tasks=("click",))).restore(evaluation.state())
     with pytest.raises(StateError, match="dense_BD"):

@@ -74,6 +74,7 @@ PINNED = {
     "train_step_duration_seconds": (),
     "train_steps": ("task",),
     "transaction_open_seconds": (),
+    "transfer": ("task", "kind"),
 }
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -177,7 +178,16 @@ def test_a_committed_cut_is_counted() -> None:
             {"kind": "fine_tune", "task": "click", "verdict": "promote"},
         ),
     )
-    quality = {"click": {"labels": 10, "positives": 2, "auc": 0.7, "forgetting": None}}
+    quality = {
+        "click": {
+            "labels": 10,
+            "positives": 2,
+            "auc": 0.7,
+            "forgetting": None,
+            "backward_transfer": -0.02,
+            "window": {"auc": 0.6, "normalized_entropy": None},
+        }
+    }
     watch.cut(
         result,
         CutFacts(
@@ -201,6 +211,8 @@ def test_a_committed_cut_is_counted() -> None:
         ("consumer_lag_records", {"topic": "shop.events", "partition": "1"}, 4),
         ("labels_joined_total", {"task": "click", "result": "negative"}, 8),
         ("prequential_auc", {"task": "click", "window": "lifetime"}, 0.7),
+        ("prequential_auc", {"task": "click", "window": "newest"}, 0.6),
+        ("transfer", {"task": "click", "kind": "backward"}, -0.02),
         ("assigned_partitions", {}, 2),
         ("drift_alarms_total", {"task": "purchase"}, 1),
         ("drift_alarms_total", {"task": "click"}, 0),

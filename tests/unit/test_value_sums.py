@@ -133,7 +133,7 @@ def test_probes_of_classes_and_numbers_forget_in_their_own_measure() -> None:
     evaluation = Evaluation(settings.Evaluation(probe_rows=400), SPEC_3, kinds=KINDS)
     batch = labelled(2_400)[1]
     batch = replace(batch, mask_BT=torch.ones_like(batch.mask_BT))
-    evaluation.add_probes(batch)
+    evaluation.add_probes(batch, torch.rand(len(batch), 6))
 
     def right(probe: Batch) -> torch.Tensor:
         class_BW = torch.eye(4)[probe.label_BT[:, 1].long()]
