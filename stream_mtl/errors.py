@@ -1,10 +1,9 @@
-"""Everything that can go wrong, in three kinds that never mix.
+"""Everything that can go wrong, in kinds that never mix.
 
 ::
 
-    StreamMtlError
+    StreamMtlError                 (what is wrong with one record is none: it becomes a `Reject`)
         ConfigError                what the user wrote; the message says the fix          exit 78
-        DataError                  one record; becomes a Reject, never leaves serde or join
         WorldError                 outside; may pass
             BrokerUnavailable                                                             exit 69
             CommitIndefinite       outcome unknown: new producer, then read the ledger    exit 75
@@ -34,14 +33,6 @@ class StreamMtlError(Exception):
 
 class ConfigError(StreamMtlError):
     exit_code = 78
-
-
-class DataError(StreamMtlError):
-    """One record is unusable. `reason` is a word of `schemas.scores.Reason`."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 class WorldError(StreamMtlError):

@@ -64,7 +64,6 @@ class Reader:
             Place, int
         ] = {}  # after the last record taken, in order of topic, partition
         self.lag: dict[Place, int] = {}
-        self.low: dict[Place, int] = {}  # first offset that the log still held when we last asked
         self.gaps: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -220,9 +219,7 @@ class Reader:
 
     def bounds(self, place: Place) -> tuple[int, int]:
         """First offset held and the one after the last stable record: a request to the broker."""
-        low, high = bounds(self.client, place, self._config.kafka.bootstrap, known=True)
-        self.low[place] = low
-        return low, high
+        return bounds(self.client, place, self._config.kafka.bootstrap, known=True)
 
     def refresh_lag(self) -> None:
         """From what fetches told: no request. 0 only after an end event with nothing left to take."""

@@ -219,10 +219,6 @@ class KafkaServer:
         """SIGKILL, as a crash test does it; `start` recovers what was written."""
         self._end(signal.SIGKILL)
 
-    def restart(self) -> None:
-        self.stop()
-        self.start()
-
     def __enter__(self) -> KafkaServer:
         self.start()
         return self

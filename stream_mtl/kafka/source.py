@@ -75,15 +75,6 @@ class Source:
         """Offsets between position and known end, as of the last `next_cut`; never asks the broker."""
         return dict(self._reader.lag)
 
-    def low_watermarks(self) -> dict[Place, int]:
-        """First offset that the log held, as of `open` or the last `watch`."""
-        return dict(self._reader.low)
-
-    def watch(self) -> None:
-        """Refresh `low_watermarks`: one request a partition, so now and then, not every cut."""
-        for place in self._reader.position:
-            self._reader.bounds(place)
-
     def next_cut(
         self,
         number: int,

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from stream_mtl.hashing import hash64
 from stream_mtl.shop.columns import Array, Column, Columns, Ints
@@ -152,7 +151,3 @@ class Vocabulary:
         self.hashed = np.zeros(max(16, len(self.names)), np.int64)
         for code, name in enumerate(self.names[1:], 1):
             self.hashed[code] = hash64(name)
-
-
-def as_tensor(value: Array) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(value))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.forgetting import CHANGING
 from stream_mtl import build
 from stream_mtl.balancers import BALANCERS
 from stream_mtl.config import Config
@@ -23,6 +24,7 @@ from stream_mtl.regularizers import REGULARIZERS
 from stream_mtl.rehearsal import REHEARSALS
 from stream_mtl.retrieval import SOURCES as CANDIDATES
 from stream_mtl.samplers import SAMPLERS
+from stream_mtl.searches import SEARCHES
 from stream_mtl.serde import parse
 from stream_mtl.tasks import TASKS
 from tests.folds import as_records, shop_cuts, small
@@ -44,6 +46,7 @@ NAMES = sorted(
         *TASKS,
         *SOURCES,
         *DETECTORS,
+        *SEARCHES,
     }
     - NOT_FOR_THE_FOLD
 )
@@ -51,6 +54,11 @@ NAMES = sorted(
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", METHODS, re.DOTALL)
+
+
+def test_the_settings_for_a_shop_that_changes_are_those_that_were_measured() -> None:
+    told = [tomllib.loads(block) for block in blocks("toml")]
+    assert CHANGING in told
 
 
 @pytest.mark.parametrize("name", sorted(set(CANDIDATES) - {"popular", "rising", "category"}))
