@@ -24,6 +24,7 @@ PROGRAMS = (
     "methods_table",
     "label_efficiency",
     "item_index",
+    "sharing",
 )
 
 

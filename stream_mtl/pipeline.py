@@ -38,7 +38,7 @@ from stream_mtl.scoring import Moment, Scored
 from stream_mtl.serde import FILE_TOPIC, Decoded, decode_all
 from stream_mtl.state import State
 from stream_mtl.step_report import StepReport
-from stream_mtl.summary import counted, quality
+from stream_mtl.summary import counted, quality, sharing
 from stream_mtl.task_set import TaskSet, grown
 from stream_mtl.tasks.base import TaskKind
 
@@ -317,6 +317,7 @@ class Pipeline:
             "lineage": self.lineage,
             "last_cut": self.cuts - 1,
             "recall": self.parts.recall.summary(),
+            "sharing": sharing(self.parts),
             "tasks": self.quality(),
         }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from stream_mtl.config import Config
 from stream_mtl.parts import Parts
+from stream_mtl.task_affinity import groups
 
 # name in the summary and in the fold's totals
 COUNTS = {
@@ -47,4 +48,22 @@ def quality(parts: Parts, config: Config) -> dict[str, dict[str, Any]]:
             "gate_entropy": parts.reactions.health.get(f"gate_entropy/{name}"),
         }
         for name, of_task in parts.evaluation.summary().items()
+    }
+
+
+def sharing(parts: Parts) -> dict[str, Any] | None:
+    """Where gradients are compared: how far tasks pull the same way (None: never seen together), and whom to let share."""
+    if not parts.learner.measures_affinity:
+        return None
+    cosine_TT, tasks = parts.learner.affinity(), parts.features.spec.tasks
+    return {
+        "cosines": {
+            task: {
+                other: None if value != value else value  # NaN
+                for other, value in zip(tasks, cosine_T, strict=True)
+                if other != task
+            }
+            for task, cosine_T in zip(tasks, cosine_TT.tolist(), strict=True)
+        },
+        "groups": [[tasks[task] for task in group] for group in groups(cosine_TT)],
     }

@@ -54,9 +54,17 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     flat = [(k, v) for k, v in summary.items() if not isinstance(v, (dict, list))]
     recall = summary.get("recall") or {}
     flat += [(f"recall_{k}", v) for k, v in recall.items() if not isinstance(v, dict)]
+    sharing = summary.get("sharing") or {}
+    if sharing:
+        flat.append(("tasks that agree", "; ".join(" + ".join(g) for g in sharing["groups"])))
     tasks = summary.get("tasks") or {}
     # a column that says nothing of any task is left out: the table must fit a screen
-    said = (name for task in tasks.values() for name, value in task.items() if value is not None)
+    said = (
+        name
+        for task in tasks.values()
+        for name, value in task.items()
+        if value is not None and not isinstance(value, dict)
+    )
     columns = list(dict.fromkeys(said))
     rows = [[name, *(task.get(column) for column in columns)] for name, task in tasks.items()]
     head = [f"{key:<18} {_cell(value)}" for key, value in flat]

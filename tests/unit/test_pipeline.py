@@ -96,6 +96,17 @@ def test_a_fold_with_learned_vectors_goes_on_bit_for_bit_too(
     assert ("learned/trained" in undisturbed.parts.searches.state()) == bool(index)
 
 
+def test_a_fold_that_compares_gradients_says_which_tasks_agree(stream: list[Cut]) -> None:
+    model = build(small(balancer={"affinity_every": 1}), "test")
+    folded(model, stream)
+    sharing, tasks = model.summary()["sharing"], set(model.config.tasks)
+    assert {task for group in sharing["groups"] for task in group} == tasks
+    assert -1 <= sharing["cosines"]["click"]["search"] <= 1
+    assert sharing["cosines"]["click"]["search"] == sharing["cosines"]["search"]["click"]
+    assert set(sharing["cosines"]["click"]) == tasks - {"click"}
+    assert build(small(), "test").summary()["sharing"] is None
+
+
 def test_learned_vectors_and_recall_forget_an_erased_user() -> None:
     fold = Fold(small(retrieval={"learned": True, "batch": 500}))
     clicks = [line("click", NOON + k, user_id="me", item_id=f"i{k % 7}") for k in range(9)]
