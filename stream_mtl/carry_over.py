@@ -15,19 +15,21 @@ that: what fits is carried over as it is, the rest starts afresh, part by part:
     memory NAME  remembered rows of one task
 
 Rows name their embeddings by place, so a table of another length starts every part that holds rows afresh. Tasks that the
-configuration adds behind the old ones are no change of the others (`task_set.grown`). A pure function of the
-saved state and the empty one, so that every restart decides alike.
+configuration adds behind the old ones are no change of the others (`task_set.grown`). Another text encoder makes
+vectors anew (`reencoding`). A pure function of the saved state and the empty one, so that every restart decides alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from stream_mtl.config import Config
 from stream_mtl.errors import ConfigError, StateError
+from stream_mtl.reencoding import is_another, reencoded
 from stream_mtl.state import State
 from stream_mtl.task_set import grown
 
@@ -76,6 +78,15 @@ class Fold(Protocol):
     def restore(self, state: Mapping[str, Any]) -> None: ...
 
 
+@runtime_checkable
+class Reads(Protocol):
+    """A fold that reads texts."""
+
+    config: Config
+
+    def encode(self, texts: Sequence[str]) -> Tensor: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Carried:
     """A state that the fold of today can be restored from, and the parts in it that start afresh."""
@@ -86,8 +97,11 @@ class Carried:
 
 def carried(saved: Mapping[str, Any], build: Callable[[], Fold]) -> Carried:
     """What of `saved` fits the fold that `build` makes, empty each time. Raises StateError when nothing would be left."""
-    fresh = dict(build().state())
+    empty = build()
+    fresh = dict(empty.state())
     old = _behind(dict(saved), fresh)
+    if isinstance(empty, Reads) and is_another(old, fresh):
+        old = reencoded(old, fresh, empty.encode, empty.config.features.table_rows)
     parts = {part_of(name) for name in fresh}
     afresh = _follow({part for part in parts if not _fits(part, old, fresh)}) & parts
     while len(afresh) < len(parts):

@@ -32,6 +32,7 @@ from stream_mtl.events import AnyEvent, Outcome
 from stream_mtl.ledger import FOLD_VERSION
 from stream_mtl.orders import Orders
 from stream_mtl.parts import Parts
+from stream_mtl.reencoding import ENCODER
 from stream_mtl.refused_rows import Refused, examples
 from stream_mtl.rollback import rolled_back, tasks_afresh
 from stream_mtl.scoring import Moment, Scored
@@ -285,6 +286,7 @@ class Pipeline:
             "pipeline/cuts": self.cuts,
             "pipeline/chain": self._chain,
             "pipeline/event_time": self._event_time,
+            ENCODER: self.config.text.model,
             "pipeline/totals": dict(self.totals),
             **states.nest("pipeline/tasks", self.tasks.state()),
             **states.nest("pipeline/orders", self.orders.state()),
@@ -300,6 +302,10 @@ class Pipeline:
         self._chain = state["pipeline/chain"]
         self._event_time = state["pipeline/event_time"]
         self.parts.restore(state)
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Vectors of texts [n, E] by the present encoder."""
+        return self.parts.encoder.encode(texts)
 
     def state_digest(self) -> str:
         """SHA-256 of the whole state; equal for equal folds in equal environments."""
