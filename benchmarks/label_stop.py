@@ -1,7 +1,7 @@
 """Does rehearsal keep a task whose labels stop? The simulated shop `season`, on against off.
 
     python -m benchmarks.label_stop [--seeds S ...] [--tasks NAME ...] [--warm-up N] [--events N]
-        [--settings changing|default] [--model NAME] [--dense-lr RATE] [--json]
+        [--settings small_steps|changing|default] [--model NAME] [--dense-lr RATE] [--json]
 
 After a warm-up in which every domain was open twice, the labels of one task never come for 100,000 events, while the
 other tasks train on: its labels are unknown, not negative. Clicks and purchases still happen and are still counted in the
@@ -48,13 +48,13 @@ class Arm:
     late: float  # AUC at the end, on rows held out lately
 
 
-def settings(rehearsal: str, **more: Any) -> Config:
+def settings(kind: str, /, **more: Any) -> Config:
     whole = {
         "cut": {"file_span_ms": 900_000, "max_records": 20_000},
         "evaluation": {"probe_share": PROBE_SHARE},
         **more,
     }
-    return Config.model_validate(whole if rehearsal == "on" else without_rehearsal(whole))
+    return Config.model_validate(whole if kind == "on" else without_rehearsal(whole))
 
 
 def auc(learner: Learner, rows: Batch, task: int) -> float:
