@@ -3,7 +3,8 @@
     python -m benchmarks.sharing [--events 40000] [--seeds S ...] [--scenarios steady ...] [--tapes FOLDER] [--json]
 
 The suggestion is `task_affinity.groups` of the cosines that one fold of all tasks measured (`balancer.affinity_every`), as a
-summary tells it. A division of the tasks is learned as one network a group, each told the labels of its own tasks alone; so
+summary tells it; of the gradients of all shared parameters, since at the border tasks whose labels come in different rows
+never meet (`balancer.gradients`). A division of the tasks is learned as one network a group, each told the labels of its own tasks alone; so
 every set of tasks is learned once, and every division is put together of them. A task outside its funnel is a yes or no.
 Judged: of click and purchase the share of the way from the base rate to the truth, of search the AUC; a division by the mean of the
 three. All learn the same tape (`benchmarks.methods_table`).
@@ -49,7 +50,8 @@ def divisions(tasks: Group) -> Iterator[Division]:
 def learned(tape: Tape, judge: Recording, scenario: str, group: Group) -> tuple[dict[int, float], Division]:  # fmt: skip
     """Quality of each task of the group when nothing else is told, and which of them the gradients would let share."""
     config = config_of(scenario, ALONE["purchase"] if 0 not in group else ())
-    balancer = config.balancer.model_copy(update={"affinity_every": EVERY})
+    seen = {"affinity_every": EVERY, "gradients": "parameters"}
+    balancer = config.balancer.model_copy(update=seen)
     pupil = Pupil(tape.spec, config.model_copy(update={"balancer": balancer}))
     silent = never_told([task for task in ALL if task not in group])
     pupil.learn((told for _, told in tape.told), silent)

@@ -57,10 +57,16 @@ def test_tasks_that_agree_are_grouped_and_those_against_them_are_not() -> None:
     )
     assert groups(cosine_TT) == ((0, 1), (2, 3))
     assert groups(cosine_TT, least=0.5) == ((0, 1), (2,), (3,))
-    assert groups(torch.full((3, 3), torch.nan)) == ((0,), (1,), (2,))
 
 
 def test_a_task_joins_a_group_only_if_it_agrees_with_it_on_the_whole() -> None:
     """Close to one of two, far from the other: a chain of likings is no group."""
     cosine_TT = torch.tensor([[1, 0.9, -0.6], [0.9, 1, 0.4], [-0.6, 0.4, 1]])
     assert groups(cosine_TT) == ((0, 1), (2,))
+
+
+def test_tasks_of_which_nothing_is_known_go_on_sharing() -> None:
+    """And those that are at right angles: to part them is what has to be shown to help."""
+    assert groups(torch.full((3, 3), torch.nan)) == ((0, 1, 2),)
+    assert groups(torch.tensor([[1, 0.2, 0], [0.2, 1, -0.02], [0, -0.02, 1]])) == ((0, 1, 2),)
+    assert groups(torch.tensor([[1, 0.2, -0.1], [0.2, 1, -0.1], [-0.1, -0.1, 1]])) == ((0, 1), (2,))
