@@ -55,7 +55,9 @@ class Recall:
         keep = len(place_U) - 1 - last_U  # of two users of one place the later one
         place = place_U[keep]
         self._owner[place] = hash_U[keep]
-        self._item[place, :width] = _low(self._shop.items.slots.hashed[item_UC[keep]])
+        low_UC = _low(self._shop.items.slots.hashed[item_UC[keep]])
+        # what stands at -1 is no item's: it depends on how far the catalogue's arrays have grown
+        self._item[place, :width] = np.where(item_UC[keep] >= 0, low_UC, 0)
         self._named[place, :width] = named_UC[keep]
         self._named[place, width:] = 0
 

@@ -37,10 +37,12 @@ class Columns:
             setattr(self, name, np.full((rows, *column.shape), column.fill, column.dtype))
 
     def reserve(self, rows: int) -> None:
-        """Make room for at least `rows` rows, doubling."""
+        """Make room for at least `rows` rows, doubling: however they came, as many rows have as much room."""
         if rows <= self.capacity:
             return
-        capacity = max(rows, 2 * self.capacity)
+        capacity = self.capacity
+        while capacity < rows:
+            capacity *= 2
         for name, column in self.layout.items():
             grown = np.full((capacity, *column.shape), column.fill, column.dtype)
             grown[: self.capacity] = getattr(self, name)

@@ -55,6 +55,18 @@ def told(shop: Shop, width: int = 3) -> Recall:
     return recall
 
 
+def test_a_short_list_is_remembered_alike_by_a_shop_that_was_restored() -> None:
+    """What stands beyond the candidates must not show: it was read from the end of the catalogue's arrays, which were longer
+    in a shop that grew than in a restored one. (A worker that was killed ended with another state digest, now and then.)"""
+    names = ["b", "c", *(f"i{k}" for k in range(700))]
+    grown = shop_of(*(click("me", name, k + 1) for k, name in enumerate(names)))
+    restored = Shop(Settings(), 0)
+    restored.restore(grown.state())
+    assert grown.items.slots.capacity == restored.items.slots.capacity
+    restored.items.slots.hashed[-1] = 77  # as long arrays end otherwise
+    assert told(grown).state()["item"].tolist() == told(restored).state()["item"].tolist()
+
+
 def test_found_are_candidates_and_of_them_the_listed(shop: Shop) -> None:
     recall = told(shop)
     recall.observe([click("me", "b"), click("me", "c"), click("me", "a")])
