@@ -91,7 +91,7 @@ class Round:
                 stderr=log,
             )
 
-    def kill_at_random(self, kills: int, rng: np.random.Generator, longest_s: float = 20.0) -> int:
+    def kill_at_random(self, kills: int, rng: np.random.Generator, longest_s: float = 14.0) -> int:
         """Kill -9 up to `kills` times, anywhere from the first import to deep in the stream."""
         done = 0
         while done < kills:
