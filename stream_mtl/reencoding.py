@@ -50,10 +50,7 @@ def reencoded(
     """`saved` with the vectors that `encode` gives; `fresh`: the empty state of the present fold."""
     width = int(fresh[ITEMS + VECTOR].shape[1])
     titles = list(saved[f"{ITEMS}titles"])
-    gone = set(saved[f"{QUERIES}slots/free"])
-    queries = [
-        "" if slot in gone else name for slot, name in enumerate(saved[f"{QUERIES}slots/names"])
-    ]
+    queries = list(saved[f"{QUERIES}slots/names"])  # of a free slot the name is empty
     log.info("another text encoder: %d titles, %d queries", len(titles), len(queries))
     title_NE, query_NE = (_vectors(texts, encode, width) for texts in (titles, queries))
     state = dict(saved)
