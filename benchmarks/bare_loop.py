@@ -22,6 +22,7 @@ from stream_mtl.config import Config
 from stream_mtl.layers import Parts
 from stream_mtl.lookup import lookup
 from stream_mtl.models import MODELS
+from stream_mtl.restricted import hidden_fields, restricted
 from stream_mtl.task_columns import task_kinds
 from stream_mtl.wiring import wired
 
@@ -64,7 +65,8 @@ class BareLoop:
         self._config, self._draws = config, torch.Generator().manual_seed(1)
         self._kinds = task_kinds(spec, config)
         parts = Parts(spec, config.model, self._kinds, self._draws)
-        self._model = wired(MODELS[config.model.name](parts), parts)
+        hidden = [hidden_fields(spec, name, config.tasks[name].fields) for name in spec.tasks]
+        self._model = restricted(wired(MODELS[config.model.name](parts), parts), parts, hidden)
         self._lookup = lookup(spec, config.model)
         assert isinstance(self._model, nn.Module)
         self._table_RH = 0.05 * torch.randn(

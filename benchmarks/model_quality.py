@@ -46,6 +46,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "mmoe+gates": ("model.domain_gates=true",),
     "mmoe+dropout": ("model.dropout=0.1",),
     "mmoe+private": ('model.private_fields=["item","user"]',),
+    "mmoe+restricted": ('tasks.search.fields=["!user*","!own*"]',),
     "mmoe+ips": ("tasks.purchase.correction=ips",),
     "mmoe+dr": ("tasks.purchase.correction=dr",),
     "cgc+fm+dcn": ("model.name=cgc", *FIVE, "model.interactions=fm+dcn"),

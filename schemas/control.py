@@ -64,9 +64,10 @@ class AddTask(ControlCommand):
     type: Literal["add_task"]
     task: TaskName
     kind: Label
-    weight: Weight | None = None
+    weight: Weight | None = Field(None, description="absent: a tenth of the heaviest task's")
     after: TaskName | None = Field(None, description="funnel: the task that comes first")
     label: Label | None = Field(None, description="where labels come from; absent: the task's name")
+    fields: list[Label] | None = Field(None, description="what it may use; a leading ! forbids")
     above: float | None = Field(None, description="learn whether the label is at least this")
     classes: Annotated[int, Field(ge=2, le=10_000)] | None = None
     values: list[Label] | None = Field(None, description="multiclass: names of the classes")

@@ -15,7 +15,7 @@ from stream_mtl.orders import Orders
 from stream_mtl.parts import Parts
 from stream_mtl.rollback import PROMOTE, ROLLBACK, begun
 from stream_mtl.scoring import Moment
-from stream_mtl.task_set import TaskSet, with_task, with_weight, without_task
+from stream_mtl.task_set import TaskSet, guest_weight, with_task, with_weight, without_task
 
 Decision = dict[str, object]
 Arguments = Mapping[str, Any]
@@ -51,6 +51,7 @@ class Obey(Protocol):
 
 def add_task(fold: Fold, given: Arguments, moment: Moment) -> Done:
     settings = {key: value for key, value in given.items() if key != "task"}
+    settings.setdefault("weight", guest_weight(fold.tasks, fold.given))
     fold.retask(with_task(fold.tasks, fold.given, str(given["task"]), settings))
     return Done()
 

@@ -111,6 +111,8 @@ def logit_shift(
 def exposed(logit_BC: Tensor, batch: Batch, kinds: Sequence[TaskKind]) -> Tensor:
     """Logits as training sees them: the sampling offset shifts the first column of tasks that judge an exposure,
     not the later funnel steps."""
+    if not any(kind.has_prior for kind in kinds):
+        return logit_BC
     sampled_C = logit_BC.new_tensor(
         [float(k.has_prior and n == 0) for k in kinds for n in range(k.width)]
     )

@@ -54,6 +54,14 @@ def row_bytes(held: Held) -> int:
     return 16 + sum(tensor.nbytes for tensor in columns(held, 1).values())
 
 
+def _neighbours(columns: Sequence[int]) -> slice | list[int]:
+    """A slice where they follow each other: a view costs a fifth of a selection."""
+    first = columns[0]
+    if list(columns) == list(range(first, first + len(columns))):
+        return slice(first, first + len(columns))
+    return list(columns)
+
+
 def unit_rows(held: Held) -> int:
     """Rows that a unit has room for."""
     return LIST_ROWS if held.whole_lists else 1
@@ -83,6 +91,7 @@ class KeyedStore:
     def __init__(self, held: Held, rows: int, keys: Keys = random_keys) -> None:
         self._held, self._keys = held, keys
         self._unit_rows = unit_rows(held)
+        self._columns = _neighbours(held.columns)
         self._salt = hash64(f"memory/{held.seed}/{held.task}")
         units = max(1, rows // self._unit_rows)
         self._key_U: Ints = np.full(units, -1, dtype=np.int64)
@@ -147,17 +156,19 @@ class KeyedStore:
         if not len(slot_N):
             return 0
         self._count_U[slot_N] = units.count_N
-        source = self._to_device(units.row_R)
+        if len(units.row_R) < len(batch):  # rows are in their order: as many are all of them
+            source = self._to_device(units.row_R)
+            batch, logit_BC = batch.select(source), logit_BC.index_select(0, source)
         target = self._to_device(self._row_slots(slot_N, units.count_N))
         for name, tensor in self._rows.items():
             if hasattr(batch, name):
-                tensor.index_copy_(0, target, getattr(batch, name).index_select(0, source))
+                tensor.index_copy_(0, target, getattr(batch, name))
         if units.offset_R is not None:
             self._rows["offset_B"][target] += torch.from_numpy(units.offset_R).to(target.device)
-        self._rows["label_B"][target] = batch.label_BT[source, own]
-        self._rows["version_B"][target] = version
-        logit_BS = logit_BC.index_select(0, source)[:, list(self._held.columns)]
-        self._rows["logit_BS"][target] = logit_BS.clamp(-_CLAMP, _CLAMP)
+        self._rows["label_B"].index_copy_(0, target, batch.label_BT[:, own])
+        self._rows["version_B"].index_fill_(0, target, version)
+        logit_BS = logit_BC[:, self._columns]
+        self._rows["logit_BS"].index_copy_(0, target, logit_BS.clamp(-_CLAMP, _CLAMP))
         return len(units.row_R)
 
     def sample(self, rows: int, generator: Generator) -> Sample | None:

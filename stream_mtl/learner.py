@@ -7,6 +7,7 @@ Legend: B rows, F sparse fields, H embedding width, T tasks, C logits of all hea
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -54,6 +55,7 @@ from stream_mtl.registry import entry
 from stream_mtl.rehearsal import REHEARSALS
 from stream_mtl.rehearsal.base import Context
 from stream_mtl.rehearser import Rehearser
+from stream_mtl.restricted import PRIOR, hidden_fields, restricted
 from stream_mtl.serving import Prediction, Serving
 from stream_mtl.span_rows import span_lessons
 from stream_mtl.state import State, Stateful, misfits, nest, unnest
@@ -79,7 +81,9 @@ class Learner:
         self._kinds = task_kinds(spec, config)
         generator = Generator().manual_seed(hash64(f"weights/{config.seed}"))
         parts = Parts(spec, config.model, self._kinds, generator)
-        self._model = wired(entry("model.name", config.model.name, MODELS)(parts), parts)
+        model = wired(entry("model.name", config.model.name, MODELS)(parts), parts)
+        hidden = [hidden_fields(spec, name, config.tasks[name].fields) for name in spec.tasks]
+        self._model = restricted(model, parts, hidden)
         self._lookup, self._droppers = lookup(spec, config.model), droppers(self._model)
         if isinstance(self._model, nn.Module):
             self._model.to(device)
@@ -101,7 +105,8 @@ class Learner:
         delayed = [config.tasks[name].delay != "window" for name in spec.tasks]
         self._delayed_T = torch.tensor(delayed, device=device) if any(delayed) else None
         self._rates = BaseRates(self._kinds, device)
-        self._trust = Trust(self._kinds, device)
+        judged = [PRIOR not in of for of in hidden]
+        self._trust = Trust(self._kinds, device, judged)
         self._held = held_rows(spec, self._kinds, config.memory, config.seed, device)
         self._memories = new_memories(self._held, config.memory)
         tasks = [(name, config.tasks[name]) for name in spec.tasks]
@@ -248,7 +253,7 @@ class Learner:
         numbers = torch.cat(
             (loss_T.detach(), found.weight_T, torch.stack((found.loss.detach(), norm)))
         ).tolist()
-        if not torch.tensor(numbers).isfinite().all():
+        if not all(map(math.isfinite, numbers)):
             return self._refuse(len(fresh), rows)
         clip_(moving, numbers[-1], self._config.optimizer.clip_norm)
         self._regularizer.before_update(rows, spread_T)
@@ -418,6 +423,8 @@ class Learner:
 
     def _turn(self, known: Batch, sums: LabelSums) -> int | None:
         """Whose step this is."""
+        if not self._mode.takes_turns:
+            return None
         held_T = torch.tensor([len(memory) > 0 for memory in self._memories])
         there_T = known.mask_BT.any(0).cpu() | held_T
         return self._mode.turn(there_T, sums.rate_2T[1].cpu(), self._version)

@@ -7,7 +7,7 @@ Legend: B rows, F sparse fields, P private fields, T tasks, L looked-up rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
@@ -44,6 +44,17 @@ def lookup(spec: Spec, model: config.Model) -> Lookup:
         return torch.cat([sparse_BF, *(own(private_BP, t, spec.table_rows) for t in tasks)], 1)
 
     return rows
+
+
+def columns_of(spec: Spec, model: config.Model, names: Collection[str]) -> list[int]:
+    """Which of the L rows are looked up by these sparse fields."""
+    tasks, width = range(len(spec.tasks)), len(spec.sparse_fields)
+    shared = [place for place, name in enumerate(spec.sparse_fields) if name in names]
+    if model.name == "single":
+        return [task * width + place for task in tasks for place in shared]
+    each = len(model.private_fields)
+    private = [place for place, name in enumerate(model.private_fields) if name in names]
+    return shared + [width + task * each + place for task in tasks for place in private]
 
 
 def own(sparse_BP: Tensor, task: int, table_rows: int) -> Tensor:

@@ -76,6 +76,9 @@ def group(
 
 
 def _last_of_each(key_N: Ints) -> npt.NDArray[np.bool_]:
+    sorted_N = np.sort(key_N)
+    if (sorted_N[1:] != sorted_N[:-1]).all():
+        return np.ones(len(key_N), dtype=bool)
     _, from_end = np.unique(key_N[::-1], return_index=True)
     keep_N = np.zeros(len(key_N), dtype=bool)
     keep_N[len(key_N) - 1 - from_end] = True

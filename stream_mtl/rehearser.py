@@ -41,6 +41,7 @@ class Rehearser:
         self._held, self._memories = held, memories
         self._draws = entry("rehearsal.loss", config.rehearsal.loss, REHEARSALS).draws
         self._sampler = entry("memory.sampler", config.memory.sampler, SAMPLERS)
+        self._interference = Interference(context, config.optimizer.dense == "sgd")
         tracked = config.memory.sampler == "staleness"
         rows = len(context.table_RH) if tracked else 0
         self._touched_R = torch.zeros(rows, dtype=torch.int64, device=context.table_RH.device)
@@ -65,8 +66,7 @@ class Rehearser:
         `spread_T` and the dense `rate` are those of the coming step, for a sampler that tries it.
         """
         settings = self._config.rehearsal
-        sgd = self._config.optimizer.dense == "sgd"
-        interference = Interference(self._context, fresh, spread_T, rate, sgd)
+        virtual = self._interference.of(fresh, spread_T, rate)
         total = round(self._ratio * len(fresh))
         tasks = range(len(self._memories)) if turn is None else (turn,)
         filled = [task for task in tasks if len(self._memories[task])]
@@ -79,7 +79,7 @@ class Rehearser:
                 len(self._held[task].edges) + 1,
                 self._config.memory.mir_candidates,
                 partial(self._staleness, version),
-                partial(interference.growth, task),
+                partial(virtual.growth, task),
             )
             for draw in self._draws(share, settings):
                 sample = self._sampler(self._memories[task], draw.rows, generator, ask)

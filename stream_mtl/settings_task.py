@@ -51,6 +51,10 @@ class Task(Section):
         description="ipw: P(looked at) of places 1, 2, ...; the first is 1, the last holds beyond",
     )
     label: str = Field("", description="where labels come from; empty: the task's own name")
+    fields: tuple[str, ...] = Field(
+        (),
+        description="what it may use: names or patterns of fields, with a leading ! what it may not; empty: all",
+    )
     above: float | None = Field(
         None, description="learn whether the label is at least this, not the label itself"
     )

@@ -44,10 +44,14 @@ _FLAT = 0.05  # least slope: the order must not turn round
 
 
 class Trust:
-    """One value a domain and task; tasks without a prior are always trusted."""
+    """One value a domain and task; tasks without a prior are always trusted, and so are those that may not use it."""
 
-    def __init__(self, kinds: Sequence[TaskKind], device: torch.device) -> None:
-        self._tasks = [task for task, kind in enumerate(kinds) if kind.has_prior]
+    def __init__(
+        self, kinds: Sequence[TaskKind], device: torch.device, judged: Sequence[bool] | None = None
+    ) -> None:
+        """`judged`: which tasks may use their candidates' order; None: all."""
+        judged = [True] * len(kinds) if judged is None else judged
+        self._tasks = [task for task, kind in enumerate(kinds) if kind.has_prior and judged[task]]
         self._column = [kind.columns[0] for kind in kinds]
         self._thinned = [-math.log(kind.kept_negatives) for kind in kinds]
         rates = torch.tensor([kind.base_rate for kind in kinds], dtype=torch.float64)

@@ -30,6 +30,8 @@ _POWER = 0.5  # of the label counts, when tasks are drawn by them
 class Alternating:
     """Keeps the gradients of the round so far, and each task's newest loss for a balancer that asks."""
 
+    takes_turns = True
+
     def __init__(self, learning: Learning) -> None:
         if isinstance(learning.balancer, GradientBalancer):
             raise ConfigError(

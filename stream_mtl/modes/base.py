@@ -36,6 +36,8 @@ class Moves:
 
 
 class Mode(Protocol):
+    takes_turns: bool  # False: `turn` says None whatever it is asked
+
     def turn(self, there_T: Tensor, rows_T: Tensor, version: int) -> int | None:
         """The one task that the coming step learns; None: all of them together. Changes nothing.
 

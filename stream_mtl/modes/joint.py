@@ -9,6 +9,8 @@ from stream_mtl.state import Stateless
 
 
 class Joint(Stateless):
+    takes_turns = False
+
     def __init__(self, learning: Learning) -> None:
         del learning
 

@@ -124,7 +124,8 @@ def test_growth_is_what_a_real_step_does_to_each_rows_loss() -> None:
     fresh = rows(32, first=4000)
     sample = model._memories[INTENT].take(torch.arange(100).numpy())
     spread_T = model._spread(model._rates.updated(fresh.label_BT, fresh.mask_BT))
-    growth_R = Interference(model._context, fresh, spread_T, 5e-3, True).growth(INTENT, sample)
+    virtual = Interference(model._context, sgd=True).of(fresh, spread_T, 5e-3)
+    growth_R = virtual.growth(INTENT, sample)
 
     def loss_R() -> Tensor:
         prob_RC = model.predict(sample.batch).output_BC[:, 3:7]
@@ -139,13 +140,11 @@ def test_growth_is_what_a_real_step_does_to_each_rows_loss() -> None:
 def test_under_adamw_the_virtual_step_is_as_long_as_a_real_one() -> None:
     """About the rate times the root of the number of parameters; a raw gradient would be lost in rounding."""
     model = taught(learner(loss="none"), 3)
-    named = dict(model._model.named_parameters())
-    fresh = rows(32, first=4000)
-    virtual = Interference(model._context, fresh, torch.ones(5), 5e-3, False)
-    virtual.growth(INTENT, model._memories[INTENT].take(torch.arange(5).numpy()))
-    assert virtual._moved is not None
-    square = sum(float((virtual._moved[n] - p.detach()).square().sum()) for n, p in named.items())
-    size = sum(p.numel() for p in named.values())
+    own = [p.detach() for _, p in model._model.named_parameters()]
+    virtual = Interference(model._context, sgd=False).of(rows(32, first=4000), torch.ones(5), 5e-3)
+    moved = zip(virtual.moved(), own, strict=True)
+    square = sum(float((after - before).square().sum()) for after, before in moved)
+    size = sum(p.numel() for p in own)
     assert square**0.5 == pytest.approx(5e-3 * size**0.5, rel=1e-3)
 
 

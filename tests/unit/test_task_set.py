@@ -60,6 +60,18 @@ def config() -> Config:
     )
 
 
+def test_a_task_added_without_a_weight_weighs_a_tenth_of_the_heaviest_there_is(
+    config: Config,
+) -> None:
+    """Not 1, a main task's weight, which would take half of click's share in every step."""
+    louder = command("set_task_weight", task="click", weight=3.0)
+    heavy = command("set_task_weight", command_id="heavy", task="purchase", weight=50.0)
+    gone = command("retire_task", task="purchase")
+    for before, weight in (([], 0.1), ([louder], 0.3), ([heavy, gone], 0.1)):
+        model, _ = folded(config, stream(config, *before, GENDER))
+        assert model.config.tasks["gender"].weight == pytest.approx(weight)
+
+
 def test_an_added_task_learns_is_judged_and_is_published(config: Config) -> None:
     model, results = folded(config, stream(config, CART))
     assert [d["done"] for d in decisions(results)] == [True]
