@@ -53,7 +53,11 @@ def parts(config: Config, encoder: Encoder) -> Parts:
     evaluation = Evaluation(
         config.evaluation,
         features.spec,
-        [name for name, task in config.tasks.items() if task.kind == "listwise"],
+        [
+            name
+            for name, kind in zip(config.tasks, learner.kinds, strict=True)
+            if "ndcg" in kind.metrics
+        ],
         config.drift,
         learner.kinds,
     )

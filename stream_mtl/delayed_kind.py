@@ -27,6 +27,7 @@ class Delayed:
         self._kind, self._delay = kind, delay
         self.width, self.helpers = 1 + delay.heads, delay.heads
         self.tasks, self.has_prior, self.base_rate = kind.tasks, kind.has_prior, kind.base_rate
+        self.unit, self.metrics = kind.unit, kind.metrics
         self.place_bias, self.shifts, self.edges = kind.place_bias, kind.shifts, kind.edges
         own = kind.columns[0]
         self._aside = slice(own + 1, own + self.width)

@@ -26,13 +26,18 @@ class Source:
     text: str
     of_drawn: bool  # whether a drawn negative has one, namely 0
     number: bool = False  # not a yes or no
+    window: str = (
+        ""  # setting of `join` that says how long after an exposure it counts; empty: always
+    )
 
 
 SOURCES: dict[str, Source] = {
-    "click": Source("the item was clicked, within join.click_window_ms", of_drawn=True),
-    "search": Source("the same, of lists that answered a query", of_drawn=True),
-    "purchase": Source("the item was bought, within join.purchase_window_ms", of_drawn=True),
-    "cart": Source("the item was put into the cart, within the same window", of_drawn=True),
+    "click": Source("the item was clicked", True, window="click_window_ms"),
+    "search": Source(
+        "it was clicked in a list that answered a query", True, window="click_window_ms"
+    ),
+    "purchase": Source("the item was bought", True, window="purchase_window_ms"),
+    "cart": Source("the item was put into the cart", True, window="purchase_window_ms"),
     "dwell_ms": Source("how long the item was looked at: viewed items only", False, number=True),
     "completion": Source("share of it that was seen: viewed items only", False, number=True),
     "rating": Source("a review's stars, as of when it is written", False, number=True),

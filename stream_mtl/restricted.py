@@ -70,11 +70,10 @@ def hidden_fields(spec: Spec, task: str, patterns: Sequence[str]) -> frozenset[s
                 f" groups: {', '.join(groups)}"
             )
         named[one] = found
-    of_kind = [
-        [found for one, found in named.items() if one.startswith("!") is no] for no in (False, True)
-    ]
-    allowed = set().union(*of_kind[0]) if of_kind[0] else set(known)
-    allowed -= set().union(*of_kind[1])
+    given = [found for one, found in named.items() if not one.startswith("!")]
+    barred = [found for one, found in named.items() if one.startswith("!")]
+    allowed = set().union(*given) if given else set(known)
+    allowed -= set().union(*barred)
     if not allowed:
         raise ConfigError(f"tasks.{task}.fields = {list(patterns)} leaves the task nothing to read")
     return frozenset(known) - allowed

@@ -11,6 +11,7 @@ from torch import Tensor
 Spread = Literal["entropy", "class_entropy", "variance"]
 Correction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 YES_NO = (0.5,)  # parts the labels of a yes or no
+RATE_METRICS = ("auc", "normalized_entropy", "calibration", "ece", "gauc")  # of a probability
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,16 @@ class Settings:
 
 class TaskKind(Protocol):
     """One loss and the prediction that belongs to it; holds no parameters and no state."""
+
+    @property
+    def unit(self) -> str:
+        """What its score is, in words."""
+        ...
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names in the evaluation's summary that say how good it is, beside the counts."""
+        ...
 
     @property
     def width(self) -> int:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from stream_mtl.imbalances import IMBALANCES
 from stream_mtl.rankings import RANKINGS
-from stream_mtl.tasks.base import YES_NO, Place, Settings, Spread
+from stream_mtl.tasks.base import RATE_METRICS, YES_NO, Place, Settings, Spread
 
 _RATE = 0.05  # that a new head predicts
 
@@ -25,6 +25,8 @@ class Binary:
     and would make all of them too high (by a quarter, on the simulated shop).
     """
 
+    unit = "probability"
+    metrics = RATE_METRICS
     width = 1
     helpers = 0
     has_prior = True

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stream_mtl.errors import ConfigError
-from stream_mtl.tasks.base import YES_NO, Correction, Place, Settings, Spread
+from stream_mtl.tasks.base import RATE_METRICS, YES_NO, Correction, Place, Settings, Spread
 
 _LN2 = math.log(2.0)
 _LEAST = 1e-6  # of the sum of inverse propensities: a batch in which nobody got here adds nothing
@@ -36,6 +36,8 @@ def log1mexp(log_p: Tensor) -> Tensor:
 class Funnel:
     """BCE of the whole way; the own column holds log-odds of this step given those before."""
 
+    unit = "probability of the whole way"
+    metrics = RATE_METRICS
     helpers = 0
     whole_lists = False
     has_prior = place_bias = False

@@ -9,12 +9,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stream_mtl.rankings import RANKINGS
-from stream_mtl.tasks.base import YES_NO, Place, Settings, Spread
+from stream_mtl.tasks.base import RATE_METRICS, YES_NO, Place, Settings, Spread
 
 
 class Listwise:
     """The ranking loss and so much BCE as it asks for: of a softmax 0.2, and a list without a positive gives that alone."""
 
+    unit = "probability"
+    metrics = (*RATE_METRICS, "ndcg")
     helpers = 0
     whole_lists = True
     has_prior = True

@@ -20,6 +20,8 @@ from stream_mtl.tasks.base import Place, Settings, Spread
 class MultiClass:
     """Cross-entropy, with `smoothing` > 0 that part of each label spread over all classes (Szegedy et al. 2016)."""
 
+    unit = "probability of each class"
+    metrics = ("normalized_entropy", "accuracy", "macro_f1")
     helpers = 0
     whole_lists = False
     has_prior = place_bias = False

@@ -21,6 +21,8 @@ _QUARTILES = (-0.6745, 0.0, 0.6745)  # of a normal law, in the head's unit aroun
 class Regression:
     """(target - logit)^2, halved; target = (label - center) / scale."""
 
+    unit = "the value, in the unit of its label"
+    metrics = ("normalized_entropy", "rmse", "mae")
     width = 1
     helpers = 0
     whole_lists = False

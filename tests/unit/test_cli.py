@@ -53,6 +53,7 @@ PINNED: dict[str, set[str]] = {
     "init": set(),
     "config show": {"--all"} | KAFKA | STATE,
     "config schema": set(),
+    "config tasks": set(),
     "control pause": SENT | KAFKA,
     "control resume": SENT | KAFKA,
     "control rollback": {"--cut", "--checkpoint"} | SENT | KAFKA,
@@ -241,6 +242,40 @@ def test_the_environment_reaches_the_config(
 def test_config_schema_is_one_json_schema(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["config", "schema", "--json"]) == 0
     assert _json(capsys)["additionalProperties"] is False
+
+
+def test_config_tasks_says_what_every_task_learns_and_what_its_score_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "shop.toml"
+    path.write_text("""
+[tasks.click]
+kind = "binary"
+[tasks.long_view]
+kind = "binary"
+label = "dwell_ms"
+above = 10000
+fields = ["@item"]
+[tasks.stars]
+kind = "regression"
+label = "rating"
+[join]
+click_window_ms = 60000
+""")
+    assert run(["config", "tasks", "-c", str(path), "--json"]) == 0
+    told = _json(capsys)["tasks"]
+    assert told["click"]["window_ms"] == 60_000
+    assert told["stars"]["window_ms"] is None
+    assert told["long_view"]["label"].endswith("at least 10000")
+    assert told["long_view"]["fields"] == ["@item"]
+    assert told["stars"]["score"] == "the value, in the unit of its label"
+    path.write_text("""
+[tasks.click]
+kind = "binary"
+label = "klick"
+""")
+    assert run(["config", "tasks", "-c", str(path)]) == 78
+    assert "'klick' is not a source of labels" in capsys.readouterr().err
 
 
 def test_simulated_events_validate_and_poison_is_counted(

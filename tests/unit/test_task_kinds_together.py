@@ -12,6 +12,7 @@ import torch
 from stream_mtl.batch import Batch, Spec
 from stream_mtl.config import Config
 from stream_mtl.errors import ConfigError
+from stream_mtl.evaluation import Evaluation
 from stream_mtl.keyed_store import LIST_ROWS
 from stream_mtl.learner import Learner
 from stream_mtl.state import State, digest
@@ -177,3 +178,16 @@ def test_lists_of_a_listwise_task_stay_whole_beside_wide_heads() -> None:
     model = taught(30)
     assert model.memory_rows()["search"] <= 300 // LIST_ROWS * LIST_ROWS
     assert model.memory_rows()["intent"] == 300
+
+
+def test_every_kind_is_judged_by_the_metrics_that_it_declares_and_by_no_other() -> None:
+    model = learner()
+    for first in range(0, 640, 64):
+        model.step(shop(64, first))
+    evaluation = Evaluation(Config().evaluation, SPEC, ["search"], kinds=model.kinds)
+    rows = shop(256, 5_000)
+    evaluation.observe(model.predict(rows).output_BC, rows)
+    counts = {"labels", "positives", "forgetting", "backward_transfer", "forward_transfer"}
+    for kind, (name, quality) in zip(model.kinds, evaluation.summary().items(), strict=True):
+        told = {metric for metric, value in quality.items() if value is not None}
+        assert told - counts == set(kind.metrics), name

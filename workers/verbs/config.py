@@ -1,4 +1,4 @@
-"""`config show`, `config schema`, `init`."""
+"""`config show`, `config schema`, `config tasks`, `init`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from workers.options import Call, verb
 
 @click.group()
 def config() -> None:
-    """Effective settings with their origin; JSON Schema of a config file."""
+    """Effective settings with their origin; JSON Schema of a config file; what the tasks are."""
 
 
 @config.command()
@@ -52,6 +52,32 @@ def schema(call: Call) -> None:
 
     found = settings.schema()
     call.result(found, [json.dumps(found, indent=2, ensure_ascii=False)])
+
+
+@config.command()
+@verb()
+def tasks(call: Call) -> None:
+    """What every task learns, from what, and what its scores mean."""
+    from datetime import timedelta
+
+    from stream_mtl.declarations import declared
+
+    found = declared(call.config())
+    rows = [
+        (
+            name,
+            task["kind"] if task["after"] is None else f"{task['kind']} after {task['after']}",
+            f"{task['weight']:g}",
+            task["label"],
+            "-" if task["window_ms"] is None else timedelta(milliseconds=task["window_ms"]),
+            " ".join(task["fields"]) or "all",
+            task["score"],
+            ", ".join(task["metrics"]),
+        )
+        for name, task in found.items()
+    ]
+    header = ["task", "kind", "weight", "label", "window", "may use", "score", "metrics"]
+    call.result({"tasks": found}, output.table(rows, header))
 
 
 @click.command()
