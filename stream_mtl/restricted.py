@@ -163,10 +163,7 @@ class RestrictedFields(nn.Module):
         for view, hidden in enumerate(self._hidden):
             tasks = {t for t, of in zip(self._tasks, self._view_of, strict=True) if of == view}
             mixtures = self.inner.mixtures(hidden.embedding(embedding_BLH), hidden.batch(batch))
-            for one in mixtures:
-                owner = one.gate.rpartition("/")[2]
-                if owner in tasks or (owner not in self._tasks and view == 0):
-                    found.append(one)
+            found += [one for one in mixtures if one.gate.rpartition("/")[2] in tasks]
         return found
 
     def shared_parameters(self) -> list[nn.Parameter]:
