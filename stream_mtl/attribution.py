@@ -25,9 +25,11 @@ from stream_mtl.join_state import (
     Open,
     Touch,
     UserJoin,
+    within,
 )
 
-AT_PURCHASE = ("cart",)  # sources whose labels are known when the purchase window closes
+PURCHASE_LABEL = "purchase"
+AT_PURCHASE = ("cart",)  # other sources whose labels are known when the purchase window closes
 MAX_OPEN = 500  # exposures of one user; a crawler must not fill the memory. The oldest closes early
 
 
@@ -56,11 +58,34 @@ def insert(state: UserJoin, exposure: Open) -> None:
         opened.insert(bisect(opened, key, key=lambda o: (o.time_ms, o.exposure_id)), exposure)
     state.by_id[exposure.exposure_id] = exposure
     if exposure.due != NEVER:
-        _schedule(state, exposure)
+        heappush(state.dues, (exposure.due, exposure.time_ms, exposure.exposure_id))
 
 
-def _schedule(state: UserJoin, exposure: Open) -> None:
+def _schedule(state: UserJoin, exposure: Open, config: Join) -> None:
+    """Wait for the next window to close: that of the phase, or one of the shorter ones."""
+    exposure.due = min([_phase_due(exposure, config), *_untold(exposure, config)])
     heappush(state.dues, (exposure.due, exposure.time_ms, exposure.exposure_id))
+
+
+def _untold(exposure: Open, config: Join) -> list[int]:
+    """When the shorter windows close that were not told of: not before the clicks are known."""
+    if exposure.phase == CLICK_OPEN:
+        return []
+    return [
+        exposure.time_ms + max(ms, config.click_window_ms)
+        for ms in config.windows
+        if ms > exposure.told_ms
+    ]
+
+
+def _phase_due(exposure: Open, config: Join) -> int:
+    """When the window closes that the exposure's phase is named for."""
+    if exposure.phase == CLICK_OPEN:
+        return exposure.time_ms + config.click_window_ms
+    if exposure.phase == EARLY_OPEN:
+        return exposure.time_ms + (config.early_wait or 0)
+    late = config.late_ms if exposure.phase == LATE_OPEN else 0
+    return _purchase_due(exposure, config) + late
 
 
 def _remove(state: UserJoin, exposure: Open) -> None:
@@ -154,14 +179,15 @@ def apply(state: UserJoin, touch: Touch, config: Join, out: Emitting) -> None:
             known = max(touch.time_ms, exposure.time_ms + config.click_window_ms)
             _correct(exposure, click_tasks(exposure), index, 1.0, known, out)
     if touch.kind == PURCHASE:
-        orders = exposure.orders.setdefault(index, [])
+        orders = exposure.orders.setdefault(index, {})
+        before = _told(exposure, PURCHASE_LABEL, index, config)
         if not orders and exposure.phase == LATE_OPEN:
             known = max(touch.time_ms, _purchase_due(exposure, config))
             _correct(exposure, ("purchase",), index, 1.0, known, out)
         elif not orders:
             _foretell(exposure, "purchase", index, touch, config, out)
-        if touch.order_id not in orders:
-            orders.append(touch.order_id)
+        orders[touch.order_id] = min(touch.time_ms, orders.get(touch.order_id, NEVER))
+        _retell(exposure, PURCHASE_LABEL, index, before, touch.time_ms, config, out)
     for source, value in touch.said:
         _say(exposure, source, index, value, touch, config, out)
 
@@ -171,6 +197,10 @@ def _say(
 ) -> None:
     """Note a label beside click and purchase: the largest of a source counts. One that comes late corrects."""
     said = exposure.said.setdefault(source, {})
+    if source == "cart" and touch.time_ms < exposure.carted.get(index, NEVER):
+        before = _told(exposure, source, index, config)
+        exposure.carted[index] = touch.time_ms
+        _retell(exposure, source, index, before, touch.time_ms, config, out)
     if value <= said.get(index, -1.0):
         return
     said[index] = value
@@ -194,13 +224,12 @@ def _confirm(state: UserJoin, touch: Touch, config: Join, out: Emitting) -> None
     exposure.provisional = False
     exposure.clicked, exposure.touched = [0], {0: touch.time_ms}
     if touch.kind == PURCHASE:
-        exposure.orders[0] = [touch.order_id]
+        exposure.orders[0] = {touch.order_id: touch.time_ms}
+    elif touch.kind == CART:
+        exposure.carted[0] = touch.time_ms
     wait = config.early_wait
-    if wait:
-        exposure.phase, exposure.due = EARLY_OPEN, exposure.time_ms + wait
-    else:
-        exposure.phase, exposure.due = PURCHASE_OPEN, _purchase_due(exposure, config)
-    _schedule(state, exposure)
+    exposure.phase = EARLY_OPEN if wait else PURCHASE_OPEN
+    _schedule(state, exposure, config)
     exposure.said = {source: {0: value} for source, value in touch.said}
     labels: dict[str, tuple[float | None, ...]] = {task: (1.0,) for task in click_tasks(exposure)}
     _emit(exposure, labels | _values(exposure), touch.time_ms, out)
@@ -235,9 +264,11 @@ def _refund(state: UserJoin, touch: Touch, config: Join, out: Emitting) -> None:
         if touch.item_id not in exposure.items:
             continue
         index = exposure.items.index(touch.item_id)
-        orders = exposure.orders.get(index, [])
+        orders = exposure.orders.get(index, {})
         if touch.order_id in orders:
-            orders.remove(touch.order_id)
+            before = _told(exposure, PURCHASE_LABEL, index, config)
+            del orders[touch.order_id]
+            _retell(exposure, PURCHASE_LABEL, index, before, touch.time_ms, config, out)
             if not orders:
                 del exposure.orders[index]
                 if exposure.phase == LATE_OPEN:
@@ -266,31 +297,81 @@ def close_due(state: UserJoin, config: Join, until: int, out: Emitting) -> None:
 
 def _close_window(state: UserJoin, exposure: Open, config: Join, out: Emitting) -> None:
     at = exposure.due
+    _tell_windows(exposure, at, config, out)
+    if at < _phase_due(exposure, config):
+        _schedule(state, exposure, config)
+        return
     if exposure.phase == CLICK_OPEN:
         clicks = _row(exposure, exposure.clicked)
         told: dict[str, tuple[float | None, ...]] = dict.fromkeys(click_tasks(exposure), clicks)
         _emit(exposure, told | _values(exposure), at, out)
         wait = config.early_wait
         if wait is not None and exposure.time_ms + wait > at:
-            exposure.phase, exposure.due = EARLY_OPEN, exposure.time_ms + wait
-            _schedule(state, exposure)
+            exposure.phase = EARLY_OPEN
+            _schedule(state, exposure, config)
             return
     if exposure.phase in (CLICK_OPEN, EARLY_OPEN):
         if config.early_wait is not None:
             _emit(exposure, _bought(exposure), at, out, provisional=True)
-        exposure.phase, exposure.due = PURCHASE_OPEN, _purchase_due(exposure, config)
-        _schedule(state, exposure)
+        exposure.phase = PURCHASE_OPEN
+        _schedule(state, exposure, config)
         return
     last = exposure.phase == LATE_OPEN or not config.late_ms
     labels: dict[str, tuple[float | None, ...]] = {}
     if exposure.phase == PURCHASE_OPEN:
         labels = _bought(exposure)
-    exposure.phase, exposure.due = LATE_OPEN, at + config.late_ms
+    exposure.phase = LATE_OPEN
     _emit(exposure, labels, at, out, closed=last)
     if last:
         _remove(state, exposure)
     else:
-        _schedule(state, exposure)
+        _schedule(state, exposure, config)
+
+
+def _tell_windows(exposure: Open, at: int, config: Join, out: Emitting) -> None:
+    """Labels of the shorter windows that have closed by now."""
+    if exposure.phase == CLICK_OPEN:
+        return
+    items = range(len(exposure.items))
+    for ms in config.windows:
+        if exposure.told_ms < ms <= at - exposure.time_ms:
+            labels: dict[str, tuple[float | None, ...]] = {
+                within(source, ms): tuple([_came(exposure, source, i, ms) for i in items])
+                for source in (PURCHASE_LABEL, *AT_PURCHASE)
+            }
+            _emit(exposure, labels, at, out)
+            exposure.told_ms = ms
+
+
+def _came(exposure: Open, source: str, index: int, window_ms: int) -> float:
+    """Whether it did, by event time: 1 or 0."""
+    if source == PURCHASE_LABEL:
+        at = min(exposure.orders.get(index, {}).values(), default=NEVER)
+    else:
+        at = exposure.carted.get(index, NEVER)
+    return float(at <= exposure.time_ms + window_ms)
+
+
+def _told(exposure: Open, source: str, index: int, config: Join) -> dict[int, float]:
+    """Label of every shorter window that was told of."""
+    windows = [ms for ms in config.windows if ms <= exposure.told_ms]
+    return {ms: _came(exposure, source, index, ms) for ms in windows}
+
+
+def _retell(
+    exposure: Open,
+    source: str,
+    index: int,
+    before: dict[int, float],
+    at: int,
+    config: Join,
+    out: Emitting,
+) -> None:
+    """Correct the labels of shorter windows that are not as they were told."""
+    for ms, label in _told(exposure, source, index, config).items():
+        if label != before[ms]:
+            known = max(at, exposure.time_ms + ms)
+            _correct(exposure, (within(source, ms),), index, label, known, out)
 
 
 def _bought(exposure: Open) -> dict[str, tuple[float | None, ...]]:

@@ -122,15 +122,25 @@ class Join(Section):
         """When provisional purchase labels go out, in ms after the exposure; None: there are none."""
         return None
 
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """Shorter windows of carts and purchases, in ms, ascending: whether something came within each is told as well."""
+        return ()
 
-class EarlyJoin(Join):
-    """The join of a shop with tasks that want provisional labels (`labels.joining`)."""
 
-    early_ms: NonNegative
+class TaskJoin(Join):
+    """The join of a shop with tasks that want provisional labels, or have windows of their own (`labels.joining`)."""
+
+    early_ms: NonNegative | None = None
+    windows_ms: tuple[int, ...] = ()
 
     @property
     def early_wait(self) -> int | None:
         return self.early_ms
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        return self.windows_ms
 
 
 class Features(Section):

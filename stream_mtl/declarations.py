@@ -20,13 +20,15 @@ def declared(config: Config) -> dict[str, dict[str, Any]]:
     told = {}
     for name, kind, reading in zip(names, kinds, readings(config.tasks), strict=True):
         task = config.tasks[name]
-        source = SOURCES.get(reading.source)
-        window_ms = getattr(config.join, source.window) if source and source.window else None
+        source = SOURCES.get(task.label or name)
+        window_ms = task.window_ms
+        if window_ms is None and source is not None and source.window:
+            window_ms = getattr(config.join, source.window)
         told[name] = {
             "kind": task.kind,
             "after": task.after,
             "weight": task.weight,
-            "label": _label(reading),
+            "label": _label(task.label or name, reading),
             "window_ms": window_ms,
             "fields": list(task.fields),
             "score": kind.unit,
@@ -35,8 +37,8 @@ def declared(config: Config) -> dict[str, dict[str, Any]]:
     return told
 
 
-def _label(reading: Reading) -> str:
+def _label(source: str, reading: Reading) -> str:
     if reading.attribute:
         return f"{PROFILE}{reading.attribute}: what users said of themselves"
-    text = f"{reading.source}: {SOURCES[reading.source].text}"
+    text = f"{source}: {SOURCES[source].text}"
     return text if reading.above is None else f"{text}; at least {reading.above:g}"

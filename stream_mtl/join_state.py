@@ -15,6 +15,11 @@ CLICK_OPEN, PURCHASE_OPEN, LATE_OPEN = 0, 1, 2  # which window of an exposure cl
 EARLY_OPEN = 3  # after the clicks, where provisional labels wait longer than they
 
 
+def within(source: str, window_ms: int) -> str:
+    """The name of the label that says whether it happened within a window of `Join.windows`."""
+    return f"{source}@{window_ms}"
+
+
 class Touch(NamedTuple):
     """A click, view, cart, purchase or refund that waits until the watermark has passed its time.
 
@@ -52,10 +57,13 @@ class Open:
     revision: int = 0  # of the last outcome
     clicked: list[int] = field(default_factory=list)  # click label is 1
     touched: dict[int, int] = field(default_factory=dict)  # index -> time of the last touch
-    orders: dict[int, list[str]] = field(default_factory=dict)  # index -> orders not refunded
+    # index -> orders not refunded -> when the first of them was placed
+    orders: dict[int, dict[str, int]] = field(default_factory=dict)
+    carted: dict[int, int] = field(default_factory=dict)  # index -> when first
     said: dict[str, dict[int, float]] = field(
         default_factory=dict
     )  # source -> index -> largest value
+    told_ms: int = 0  # the longest of `Join.windows` that was told of
 
     def to_json(self) -> list[Any]:
         return [
@@ -70,14 +78,25 @@ class Open:
             self.revision,
             list(self.clicked),
             [list(pair) for pair in self.touched.items()],
-            [[index, list(orders)] for index, orders in self.orders.items()],
+            [
+                [index, [list(pair) for pair in orders.items()]]
+                for index, orders in self.orders.items()
+            ],
             [[source, [list(pair) for pair in one.items()]] for source, one in self.said.items()],
+            [list(pair) for pair in self.carted.items()],
+            self.told_ms,
         ]
 
     @classmethod
     def from_json(cls, value: list[Any]) -> Open:
         identity, time_ms, request, items, search, due, provisional, phase, revision = value[:9]
-        clicked, touched, orders, said = value[9:]
+        clicked, touched, orders, said, *later = value[9:]
+        carted, told_ms = later or (
+            ((index, time_ms) for index, _ in dict(said).get("cart", ())),
+            0,
+        )
+        if not later:  # of a fold before version 8, which did not keep when: as if at once
+            orders = [[index, [(one, time_ms) for one in ids]] for index, ids in orders]
         return cls(
             identity,
             time_ms,
@@ -90,8 +109,10 @@ class Open:
             revision,
             list(clicked),
             dict(touched),
-            {index: list(ids) for index, ids in orders},
+            {index: dict(placed) for index, placed in orders},
+            dict(carted),
             {source: dict(pairs) for source, pairs in said},
+            told_ms,
         )
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stream_mtl.config import EarlyJoin, Join, Task
+from stream_mtl.config import Join, Task, TaskJoin
 from stream_mtl.errors import ConfigError
+from stream_mtl.join_state import within
 from stream_mtl.shop.columns import Array
 
 AT_PURCHASE = ("purchase", "cart")  # sources whose labels are known when the purchase window closes
@@ -67,6 +68,11 @@ def readings(tasks: Mapping[str, Task]) -> tuple[Reading, ...]:
 
 def _reading(name: str, task: Task) -> Reading:
     source = task.label or name
+    if task.window_ms is not None and source not in AT_PURCHASE:
+        raise ConfigError(
+            f"tasks.{name}.window_ms with label {source!r}: windows of their own are for"
+            f" {' and '.join(AT_PURCHASE)}; leave it out"
+        )
     if source.startswith(PROFILE) and len(source) > len(PROFILE):
         if task.kind != "multiclass":
             raise ConfigError(
@@ -87,14 +93,39 @@ def _reading(name: str, task: Task) -> Reading:
             f"tasks.{name}: kind {task.kind!r} cannot learn {source!r} ({found.text}); use kind"
             " 'regression', or `above` to make a yes or no of it"
         )
-    return Reading(source, above=task.above, of_drawn=found.of_drawn)
+    told = source if task.window_ms is None else within(source, task.window_ms)
+    return Reading(told, above=task.above, of_drawn=found.of_drawn)
 
 
 def joining(join: Join, tasks: Mapping[str, Task]) -> Join:
-    """The join, with provisional labels where tasks want them. ConfigError where there can be none."""
+    """The join, with provisional labels and further windows where tasks want them. ConfigError where there can be none."""
+    early_ms, windows_ms = _early_wait(join, tasks), _windows(join, tasks)
+    if early_ms is None and not windows_ms:
+        return join
+    return TaskJoin(**join.model_dump(), early_ms=early_ms, windows_ms=windows_ms)
+
+
+def _windows(join: Join, tasks: Mapping[str, Task]) -> tuple[int, ...]:
+    for name, task in tasks.items():
+        if task.window_ms is None:
+            continue
+        if task.window_ms >= join.purchase_window_ms:
+            raise ConfigError(
+                f"tasks.{name}.window_ms = {task.window_ms} is not below join.purchase_window_ms ="
+                f" {join.purchase_window_ms}, the longest; raise that one, or leave this out"
+            )
+        if task.delay != "window":
+            raise ConfigError(
+                f"tasks.{name}: window_ms with delay = {task.delay!r}: provisional labels are of the whole purchase"
+                " window; drop one"
+            )
+    return tuple(sorted({task.window_ms for task in tasks.values() if task.window_ms is not None}))
+
+
+def _early_wait(join: Join, tasks: Mapping[str, Task]) -> int | None:
     early = {name: task for name, task in tasks.items() if task.delay != "window"}
     if not early:
-        return join
+        return None
     for name, task in early.items():
         source = task.label or name
         if source not in AT_PURCHASE:
@@ -113,7 +144,7 @@ def joining(join: Join, tasks: Mapping[str, Task]) -> Join:
             f"tasks.{next(iter(early))}.early_ms = {wait} does not end before join.purchase_window_ms ="
             f" {join.purchase_window_ms}; wait less, or use delay = 'window'"
         )
-    return EarlyJoin(**join.model_dump(), early_ms=wait)
+    return wait
 
 
 def attributes(tasks: Mapping[str, Task]) -> dict[str, Sequence[str] | int]:

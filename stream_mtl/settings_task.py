@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from stream_mtl.settings_base import NonNegative, Section
+from stream_mtl.settings_base import NonNegative, Positive, Section
 
 
 class Task(Section):
@@ -51,6 +51,11 @@ class Task(Section):
         description="ipw: P(looked at) of places 1, 2, ...; the first is 1, the last holds beyond",
     )
     label: str = Field("", description="where labels come from; empty: the task's own name")
+    window_ms: Positive | None = Field(
+        None,
+        description="cart, purchase: how long after an exposure it counts, and when the label is known; below"
+        " join.purchase_window_ms, which holds where this is absent",
+    )
     fields: tuple[str, ...] = Field(
         (),
         description="what it may use: names or patterns of fields, with a leading ! what it may not; empty: all",

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_mtl.attribution import MAX_OPEN
-from stream_mtl.config import Join
+from stream_mtl.config import Join, TaskJoin
 from stream_mtl.errors import StateError
 from stream_mtl.events import (
     AddToCart,
@@ -34,6 +34,9 @@ from stream_mtl.label_join import LabelJoin, on_event, on_timer
 CONFIG = Join(
     click_window_ms=100, purchase_window_ms=1_000, late_ms=500, dedup_ms=300, out_of_order_ms=30
 )
+# with shorter windows of purchases and carts: one that ends before the clicks are known, and one after
+WINDOWED = TaskJoin(**CONFIG.model_dump(), windows_ms=(50, 300))
+JOINS = pytest.mark.parametrize("config", [CONFIG, WINDOWED], ids=["plain", "windowed"])
 END = 10**6
 
 
@@ -100,6 +103,41 @@ def test_a_click_and_a_purchase_become_labels_when_their_windows_close() -> None
         (2, 2_000, {"purchase": (0.0, 1.0, 0.0), "cart": (0.0, 0.0, 0.0)}, False, False),
         (3, 2_500, {}, False, True),
     ]
+
+
+def test_a_shorter_window_says_sooner_whether_something_was_bought_within_it() -> None:
+    """Known when it closes, or with the clicks; what comes after it counts for the long one alone."""
+    events = [
+        impression("i", 1_000, "a", "b", "c"),
+        purchase("p", 1_040, "a", order_id="o1"),
+        AddToCart(event_id="c", time_ms=1_290, user_id="u", item_id="b"),
+        purchase("q", 1_301, "b", order_id="o2"),
+    ]
+    _, outcomes, _ = play(events, config=WINDOWED)
+    assert [(o.time_ms, o.labels, o.correction) for o in outcomes] == [
+        (1_100, {"click": (1.0, 0.0, 0.0)}, False),
+        (1_100, {"purchase@50": (1.0, 0.0, 0.0), "cart@50": (0.0, 0.0, 0.0)}, False),
+        (1_300, {"purchase@300": (1.0, 0.0, 0.0), "cart@300": (0.0, 1.0, 0.0)}, False),
+        (2_000, {"purchase": (1.0, 1.0, 0.0), "cart": (0.0, 1.0, 0.0)}, False),
+        (2_500, {}, False),
+    ]
+
+
+def test_what_was_bought_within_a_shorter_window_and_is_heard_of_later_corrects_it() -> None:
+    """So does a refund; neither touches what the window did not hold."""
+    late = [
+        impression("i", 1_000, "a", "b"),
+        impression("j", 1_600, "c"),
+        purchase("p", 1_200, "a", order_id="o1"),
+        purchase("q", 1_500, "b", order_id="o2"),
+    ]
+    _, outcomes, _ = play(late, config=WINDOWED)
+    mended = [o.labels for o in outcomes if o.correction and o.exposure_id == "i"]
+    assert mended == [{"purchase@300": (1.0, None)}]
+    taken_back = [*late[:2], late[2], late[3], refund("r", 1_650, "a", "o1")]
+    labels = last_labels(*play(taken_back, config=WINDOWED)[:2])
+    assert labels["i", "a", "purchase@300"] == labels["i", "a", "purchase"] == 0.0
+    assert (labels["i", "b", "purchase@300"], labels["i", "b", "purchase"]) == (0.0, 1.0)
 
 
 def test_without_lateness_the_purchase_window_closes_the_exposure() -> None:
@@ -367,6 +405,23 @@ def test_the_keyed_functions_run_without_the_runner() -> None:
     ]
 
 
+def test_a_state_that_did_not_keep_when_things_were_bought_is_still_read() -> None:
+    """Of a fold before version 8: as if they had been at once."""
+    bought = [impression("i", 1_000, "a", "b"), purchase("p", 1_200, "a", order_id="o1")]
+    join = LabelJoin(CONFIG)
+    join.feed(bought)
+    join.advance(1_250)
+    state = json.loads(json.dumps(join.state()))
+    ((user,),) = (state["users"],)
+    (exposure,) = user[1]
+    assert exposure[11] == [[0, [["o1", 1_200]]]]
+    user[1] = [[*exposure[:11], [[0, ["o1"]]], exposure[12]]]
+    older = LabelJoin(WINDOWED)
+    older.restore(state)
+    labels = {task: row for o in older.advance(END).outcomes for task, row in o.labels.items()}
+    assert labels["purchase"] == labels["purchase@300"] == (1.0, 0.0)
+
+
 def test_a_broken_state_is_refused() -> None:
     """StateError, not a stack trace from somewhere inside."""
     with pytest.raises(StateError, match="not readable"):
@@ -423,13 +478,35 @@ def shuffled(events: Sequence[AnyEvent], delays: Sequence[int]) -> list[AnyEvent
     return [events[i] for i in arrivals]
 
 
+@JOINS
 @settings(max_examples=300, deadline=None)
 @given(events=histories(), data=st.data())
-def test_labels_do_not_depend_on_arrival_order(events: list[AnyEvent], data: st.DataObject) -> None:
+def test_labels_do_not_depend_on_arrival_order(
+    config: Join, events: list[AnyEvent], data: st.DataObject
+) -> None:
     """Disorder within the bound: the same last label for every example, the same examples."""
     delays = [data.draw(st.integers(0, 30)) for _ in events]
-    in_order = last_labels(*play(events)[:2])
-    assert last_labels(*play(shuffled(events, delays))[:2]) == in_order
+    in_order = last_labels(*play(events, config=config)[:2])
+    assert last_labels(*play(shuffled(events, delays), config=config)[:2]) == in_order
+
+
+@settings(max_examples=200, deadline=None)
+@given(events=histories())
+def test_a_shorter_window_holds_what_a_history_that_ends_with_it_holds(
+    events: list[AnyEvent],
+) -> None:
+    """Oracle: the plain join, told nothing of what came after the window's end. Without refunds, which reach back."""
+    events = [event for event in events if not isinstance(event, Refund)]
+    exposures, outcomes, _ = play(events, config=WINDOWED)
+    labels = last_labels(exposures, outcomes)
+    for exposure in exposures:
+        for ms in WINDOWED.windows:
+            until = [event for event in events if event.time_ms <= exposure.time_ms + ms]
+            ended = last_labels(*play(until)[:2])
+            for shown in exposure.items:
+                for source in ("purchase", "cart"):
+                    key = (exposure.exposure_id, shown.item_id)
+                    assert labels.get((*key, f"{source}@{ms}")) == ended.get((*key, source))
 
 
 def test_attribution_by_arrival_order_would_depend_on_it() -> None:
@@ -442,14 +519,15 @@ def test_attribution_by_arrival_order_would_depend_on_it() -> None:
     assert sound[0] == sound[1]
 
 
+@JOINS
 @settings(max_examples=150, deadline=None)
 @given(events=histories(), data=st.data())
 def test_every_exposure_closes_once_with_rising_revisions(
-    events: list[AnyEvent], data: st.DataObject
+    config: Join, events: list[AnyEvent], data: st.DataObject
 ) -> None:
     """However late events are: one last word per exposure, no exposure twice, nothing kept."""
     delays = [data.draw(st.sampled_from([0, 0, 20, 400, 1_200])) for _ in events]
-    exposures, outcomes, join = play(shuffled(events, delays))
+    exposures, outcomes, join = play(shuffled(events, delays), config=config)
     ids = [e.exposure_id for e in exposures]
     assert len(ids) == len(set(ids))
     assert sorted(o.exposure_id for o in outcomes if o.closed) == sorted(ids)
@@ -462,18 +540,19 @@ def test_every_exposure_closes_once_with_rising_revisions(
     assert join.state()["users"] == []
 
 
+@JOINS
 @settings(max_examples=150, deadline=None)
 @given(events=histories(), data=st.data())
 def test_a_restored_join_goes_on_as_if_nothing_had_happened(
-    events: list[AnyEvent], data: st.DataObject
+    config: Join, events: list[AnyEvent], data: st.DataObject
 ) -> None:
     """State through JSON at any point: the same outcomes, the same state."""
     stop = data.draw(st.integers(0, len(events)))
-    first = LabelJoin(CONFIG)
+    first = LabelJoin(config)
     first.feed(events[:stop])
     if stop:
         first.advance(events[stop - 1].time_ms - 31)
-    second = LabelJoin(CONFIG)
+    second = LabelJoin(config)
     second.restore(json.loads(json.dumps(first.state())))
     for join in (first, second):
         join.feed(events[stop:])
@@ -483,11 +562,14 @@ def test_a_restored_join_goes_on_as_if_nothing_had_happened(
     assert first.counts == second.counts
 
 
+@JOINS
 @settings(max_examples=100, deadline=None)
 @given(events=histories())
-def test_outcomes_do_not_depend_on_how_often_the_watermark_moves(events: list[AnyEvent]) -> None:
+def test_outcomes_do_not_depend_on_how_often_the_watermark_moves(
+    config: Join, events: list[AnyEvent]
+) -> None:
     """Fed whole and advanced once: the same outcomes in the same order."""
-    join = LabelJoin(CONFIG)
+    join = LabelJoin(config)
     join.feed(events)
     at_once = join.advance(END).outcomes
-    assert at_once == play(events)[1]
+    assert at_once == play(events, config=config)[1]

@@ -13,7 +13,7 @@ from stream_mtl.errors import ConfigError
 from stream_mtl.events import AnyEvent, Click, Exposure, Item, Outcome, Profile, Shown
 from stream_mtl.features import Features
 from stream_mtl.label_join import RATED
-from stream_mtl.labels import SOURCES, attributes, readings
+from stream_mtl.labels import SOURCES, attributes, joining, readings
 from stream_mtl.retrieval import Retrieval
 from stream_mtl.shop import Shop
 from stream_mtl.shop.profiles import Profiles
@@ -162,6 +162,7 @@ def test_values_beyond_the_set_are_unknown_and_a_growing_set_stops_at_its_size()
         ({"kind": "binary", "label": "rating"}, "`above`"),
         ({"kind": "multiclass", "classes": 3, "label": "click"}, "regression"),
         ({"kind": "binary", "label": "profile.gender"}, "kind = 'multiclass'"),
+        ({"kind": "binary", "label": "click", "window_ms": 5}, "are for purchase and cart"),
     ],
 )
 def test_a_source_that_does_not_suit_is_refused_with_the_remedy(
@@ -174,3 +175,20 @@ def test_a_source_that_does_not_suit_is_refused_with_the_remedy(
 
 def test_every_source_says_what_it_is() -> None:
     assert all(source.text for source in SOURCES.values())
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"window_ms": 86_400_000}, "not below join.purchase_window_ms = 86400000, the longest"),
+        ({"window_ms": 5, "delay": "fnw"}, "drop one"),
+    ],
+)
+def test_a_window_that_does_not_suit_is_refused_with_the_remedy(
+    task: dict[str, Any], message: str
+) -> None:
+    config = Config.model_validate(
+        {"tasks": {"cart": {"kind": "binary", **task}}, "scoring": {"value": {}}}
+    )
+    with pytest.raises(ConfigError, match=message):
+        joining(config.join, config.tasks)

@@ -203,3 +203,18 @@ def test_the_last_tasks_cannot_be_retired(config: Config) -> None:
     ]
     _, results = folded(config, stream(config, *ends, at=300)[:8])
     assert [d["done"] for d in decisions(results)] == [True, True, False]
+
+
+def test_a_task_with_a_shorter_window_joins_and_learns_before_the_long_one(config: Config) -> None:
+    """What was bought within two minutes is known after the click window, here ten minutes, not after twenty."""
+    soon = {"kind": "funnel", "after": "click", "label": "purchase", "window_ms": 120_000}
+    model, results = folded(config, stream(config, command("add_task", task="soon", **soon)))
+    assert [d["done"] for result in results for d in result.decisions] == [True]
+    assert model.quality()["soon"]["labels"] > 0
+    tasks = {**config.model_dump()["tasks"], "soon": {**soon, "weight": 0.1}}
+    model, _ = folded(
+        small(**{**config.model_dump(exclude_unset=True), "tasks": tasks}), stream(config)
+    )
+    quality = model.quality()
+    assert quality["soon"]["labels"] > quality["purchase"]["labels"] > 0
+    assert quality["soon"]["positives"] <= quality["purchase"]["positives"]
