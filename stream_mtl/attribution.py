@@ -7,11 +7,10 @@ what became known. Times are event times; nothing depends on the order of arriva
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Collection
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from stream_mtl.config import Join
+from stream_mtl.emitting import Emitting, correct, emit, row
 from stream_mtl.events import Exposure, Outcome, Shown
 from stream_mtl.join_state import (
     CART,
@@ -25,22 +24,11 @@ from stream_mtl.join_state import (
     Open,
     Touch,
     UserJoin,
-    within,
 )
+from stream_mtl.short_windows import CART_LABEL, PURCHASE_LABEL, retell, tell_windows, told, untold
 
-PURCHASE_LABEL = "purchase"
-AT_PURCHASE = ("cart",)  # other sources whose labels are known when the purchase window closes
+AT_PURCHASE = (CART_LABEL,)  # known when the purchase window closes, beside purchases
 MAX_OPEN = 500  # exposures of one user; a crawler must not fill the memory. The oldest closes early
-
-
-@dataclass(slots=True)
-class Emitting:
-    """What one call has made known so far."""
-
-    user_id: str
-    exposures: list[Exposure] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)
-    bare: int = 0  # purchases of what their user was never shown and never clicked
 
 
 def click_span(config: Join) -> int:
@@ -63,19 +51,8 @@ def insert(state: UserJoin, exposure: Open) -> None:
 
 def _schedule(state: UserJoin, exposure: Open, config: Join) -> None:
     """Wait for the next window to close: that of the phase, or one of the shorter ones."""
-    exposure.due = min([_phase_due(exposure, config), *_untold(exposure, config)])
+    exposure.due = min([_phase_due(exposure, config), *untold(exposure, config)])
     heappush(state.dues, (exposure.due, exposure.time_ms, exposure.exposure_id))
-
-
-def _untold(exposure: Open, config: Join) -> list[int]:
-    """When the shorter windows close that were not told of: not before the clicks are known."""
-    if exposure.phase == CLICK_OPEN:
-        return []
-    return [
-        exposure.time_ms + max(ms, config.click_window_ms)
-        for ms in config.windows
-        if ms > exposure.told_ms
-    ]
 
 
 def _phase_due(exposure: Open, config: Join) -> int:
@@ -177,17 +154,17 @@ def apply(state: UserJoin, touch: Touch, config: Join, out: Emitting) -> None:
         exposure.clicked.append(index)
         if exposure.phase != CLICK_OPEN:
             known = max(touch.time_ms, exposure.time_ms + config.click_window_ms)
-            _correct(exposure, click_tasks(exposure), index, 1.0, known, out)
+            correct(exposure, click_tasks(exposure), index, 1.0, known, out)
     if touch.kind == PURCHASE:
         orders = exposure.orders.setdefault(index, {})
-        before = _told(exposure, PURCHASE_LABEL, index, config)
+        before = told(exposure, PURCHASE_LABEL, index, config)
         if not orders and exposure.phase == LATE_OPEN:
             known = max(touch.time_ms, _purchase_due(exposure, config))
-            _correct(exposure, ("purchase",), index, 1.0, known, out)
+            correct(exposure, ("purchase",), index, 1.0, known, out)
         elif not orders:
             _foretell(exposure, "purchase", index, touch, config, out)
         orders[touch.order_id] = min(touch.time_ms, orders.get(touch.order_id, NEVER))
-        _retell(exposure, PURCHASE_LABEL, index, before, touch.time_ms, config, out)
+        retell(exposure, PURCHASE_LABEL, index, before, touch.time_ms, config, out)
     for source, value in touch.said:
         _say(exposure, source, index, value, touch, config, out)
 
@@ -198,9 +175,9 @@ def _say(
     """Note a label beside click and purchase: the largest of a source counts. One that comes late corrects."""
     said = exposure.said.setdefault(source, {})
     if source == "cart" and touch.time_ms < exposure.carted.get(index, NEVER):
-        before = _told(exposure, source, index, config)
+        before = told(exposure, source, index, config)
         exposure.carted[index] = touch.time_ms
-        _retell(exposure, source, index, before, touch.time_ms, config, out)
+        retell(exposure, source, index, before, touch.time_ms, config, out)
     if value <= said.get(index, -1.0):
         return
     said[index] = value
@@ -209,7 +186,7 @@ def _say(
     if source in AT_PURCHASE:
         due, late = _purchase_due(exposure, config), exposure.phase == LATE_OPEN
     if late:
-        _correct(exposure, (source,), index, value, max(touch.time_ms, due), out)
+        correct(exposure, (source,), index, value, max(touch.time_ms, due), out)
     elif source in AT_PURCHASE:
         _foretell(exposure, source, index, touch, config, out)
 
@@ -232,9 +209,9 @@ def _confirm(state: UserJoin, touch: Touch, config: Join, out: Emitting) -> None
     _schedule(state, exposure, config)
     exposure.said = {source: {0: value} for source, value in touch.said}
     labels: dict[str, tuple[float | None, ...]] = {task: (1.0,) for task in click_tasks(exposure)}
-    _emit(exposure, labels | _values(exposure), touch.time_ms, out)
+    emit(exposure, labels | _values(exposure), touch.time_ms, out)
     if wait == 0:
-        _emit(exposure, _bought(exposure), touch.time_ms, out, provisional=True)
+        emit(exposure, _bought(exposure), touch.time_ms, out, provisional=True)
 
 
 def _held(state: UserJoin, touch: Touch) -> Open | None:
@@ -266,14 +243,14 @@ def _refund(state: UserJoin, touch: Touch, config: Join, out: Emitting) -> None:
         index = exposure.items.index(touch.item_id)
         orders = exposure.orders.get(index, {})
         if touch.order_id in orders:
-            before = _told(exposure, PURCHASE_LABEL, index, config)
+            before = told(exposure, PURCHASE_LABEL, index, config)
             del orders[touch.order_id]
-            _retell(exposure, PURCHASE_LABEL, index, before, touch.time_ms, config, out)
+            retell(exposure, PURCHASE_LABEL, index, before, touch.time_ms, config, out)
             if not orders:
                 del exposure.orders[index]
                 if exposure.phase == LATE_OPEN:
                     known = max(touch.time_ms, _purchase_due(exposure, config))
-                    _correct(exposure, ("purchase",), index, 0.0, known, out)
+                    correct(exposure, ("purchase",), index, 0.0, known, out)
             return
 
 
@@ -297,14 +274,14 @@ def close_due(state: UserJoin, config: Join, until: int, out: Emitting) -> None:
 
 def _close_window(state: UserJoin, exposure: Open, config: Join, out: Emitting) -> None:
     at = exposure.due
-    _tell_windows(exposure, at, config, out)
+    tell_windows(exposure, at, config, out)
     if at < _phase_due(exposure, config):
         _schedule(state, exposure, config)
         return
     if exposure.phase == CLICK_OPEN:
-        clicks = _row(exposure, exposure.clicked)
+        clicks = row(exposure, exposure.clicked)
         told: dict[str, tuple[float | None, ...]] = dict.fromkeys(click_tasks(exposure), clicks)
-        _emit(exposure, told | _values(exposure), at, out)
+        emit(exposure, told | _values(exposure), at, out)
         wait = config.early_wait
         if wait is not None and exposure.time_ms + wait > at:
             exposure.phase = EARLY_OPEN
@@ -312,7 +289,7 @@ def _close_window(state: UserJoin, exposure: Open, config: Join, out: Emitting) 
             return
     if exposure.phase in (CLICK_OPEN, EARLY_OPEN):
         if config.early_wait is not None:
-            _emit(exposure, _bought(exposure), at, out, provisional=True)
+            emit(exposure, _bought(exposure), at, out, provisional=True)
         exposure.phase = PURCHASE_OPEN
         _schedule(state, exposure, config)
         return
@@ -321,64 +298,18 @@ def _close_window(state: UserJoin, exposure: Open, config: Join, out: Emitting) 
     if exposure.phase == PURCHASE_OPEN:
         labels = _bought(exposure)
     exposure.phase = LATE_OPEN
-    _emit(exposure, labels, at, out, closed=last)
+    emit(exposure, labels, at, out, closed=last)
     if last:
         _remove(state, exposure)
     else:
         _schedule(state, exposure, config)
 
 
-def _tell_windows(exposure: Open, at: int, config: Join, out: Emitting) -> None:
-    """Labels of the shorter windows that have closed by now."""
-    if exposure.phase == CLICK_OPEN:
-        return
-    items = range(len(exposure.items))
-    for ms in config.windows:
-        if exposure.told_ms < ms <= at - exposure.time_ms:
-            labels: dict[str, tuple[float | None, ...]] = {
-                within(source, ms): tuple([_came(exposure, source, i, ms) for i in items])
-                for source in (PURCHASE_LABEL, *AT_PURCHASE)
-            }
-            _emit(exposure, labels, at, out)
-            exposure.told_ms = ms
-
-
-def _came(exposure: Open, source: str, index: int, window_ms: int) -> float:
-    """Whether it did, by event time: 1 or 0."""
-    if source == PURCHASE_LABEL:
-        at = min(exposure.orders.get(index, {}).values(), default=NEVER)
-    else:
-        at = exposure.carted.get(index, NEVER)
-    return float(at <= exposure.time_ms + window_ms)
-
-
-def _told(exposure: Open, source: str, index: int, config: Join) -> dict[int, float]:
-    """Label of every shorter window that was told of."""
-    windows = [ms for ms in config.windows if ms <= exposure.told_ms]
-    return {ms: _came(exposure, source, index, ms) for ms in windows}
-
-
-def _retell(
-    exposure: Open,
-    source: str,
-    index: int,
-    before: dict[int, float],
-    at: int,
-    config: Join,
-    out: Emitting,
-) -> None:
-    """Correct the labels of shorter windows that are not as they were told."""
-    for ms, label in _told(exposure, source, index, config).items():
-        if label != before[ms]:
-            known = max(at, exposure.time_ms + ms)
-            _correct(exposure, (within(source, ms),), index, label, known, out)
-
-
 def _bought(exposure: Open) -> dict[str, tuple[float | None, ...]]:
     """Purchases and carts as they stand."""
     return {
-        "purchase": _row(exposure, exposure.orders),
-        "cart": _row(exposure, exposure.said.get("cart", ())),
+        "purchase": row(exposure, exposure.orders),
+        "cart": row(exposure, exposure.said.get("cart", ())),
     }
 
 
@@ -388,7 +319,7 @@ def _foretell(
     """A label that was provisionally 0 turns 1 inside its window."""
     if exposure.phase == PURCHASE_OPEN and config.early_wait is not None:
         row = tuple(1.0 if i == index else None for i in range(len(exposure.items)))
-        _emit(exposure, {source: row}, touch.time_ms, out, provisional=True)
+        emit(exposure, {source: row}, touch.time_ms, out, provisional=True)
 
 
 def _values(exposure: Open) -> dict[str, tuple[float | None, ...]]:
@@ -400,12 +331,6 @@ def _values(exposure: Open) -> dict[str, tuple[float | None, ...]]:
     }
 
 
-def _row(exposure: Open, positive: Collection[int]) -> tuple[float, ...]:
-    if not positive:  # by far the most
-        return (0.0,) * len(exposure.items)
-    return tuple([1.0 if i in positive else 0.0 for i in range(len(exposure.items))])
-
-
 def cap(state: UserJoin, out: Emitting) -> None:
     """Close the oldest exposure early, without the labels that are still unknown, when too many are open."""
     if len(state.open) <= MAX_OPEN:
@@ -413,37 +338,4 @@ def cap(state: UserJoin, out: Emitting) -> None:
     oldest = next((e for e in state.open if not e.provisional), None)
     if oldest is not None:
         _remove(state, oldest)
-        _emit(oldest, {}, state.newest, out, closed=True)
-
-
-def _correct(
-    exposure: Open, tasks: tuple[str, ...], index: int, label: float, at: int, out: Emitting
-) -> None:
-    """Repair the label of one item; the others are left as the earlier revision said."""
-    row = tuple(label if i == index else None for i in range(len(exposure.items)))
-    _emit(exposure, {task: row for task in tasks}, at, out, correction=True)
-
-
-def _emit(
-    exposure: Open,
-    labels: dict[str, tuple[float | None, ...]],
-    time_ms: int,
-    out: Emitting,
-    *,
-    correction: bool = False,
-    closed: bool = False,
-    provisional: bool = False,
-) -> None:
-    exposure.revision += 1
-    out.outcomes.append(
-        Outcome(
-            exposure_id=exposure.exposure_id,
-            user_id=out.user_id,
-            revision=exposure.revision,
-            time_ms=time_ms,
-            labels=labels,
-            correction=correction,
-            closed=closed,
-            provisional=provisional,
-        )
-    )
+        emit(oldest, {}, state.newest, out, closed=True)

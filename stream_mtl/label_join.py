@@ -27,8 +27,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from stream_mtl.attribution import Emitting, apply, cap, close_due, find, insert, open_touched
+from stream_mtl.attribution import apply, cap, close_due, find, insert, open_touched
 from stream_mtl.config import Join
+from stream_mtl.emitting import Emitting
 from stream_mtl.errors import StateError
 from stream_mtl.events import (
     AddToCart,
