@@ -279,9 +279,9 @@ def _close_window(state: UserJoin, exposure: Open, config: Join, out: Emitting) 
         _schedule(state, exposure, config)
         return
     if exposure.phase == CLICK_OPEN:
-        clicks = row(exposure, exposure.clicked)
-        told: dict[str, tuple[float | None, ...]] = dict.fromkeys(click_tasks(exposure), clicks)
-        emit(exposure, told | _values(exposure), at, out)
+        clicks: tuple[float | None, ...] = row(exposure, exposure.clicked)
+        clicked = dict.fromkeys(click_tasks(exposure), clicks)
+        emit(exposure, clicked | _values(exposure), at, out)
         wait = config.early_wait
         if wait is not None and exposure.time_ms + wait > at:
             exposure.phase = EARLY_OPEN
@@ -318,8 +318,8 @@ def _foretell(
 ) -> None:
     """A label that was provisionally 0 turns 1 inside its window."""
     if exposure.phase == PURCHASE_OPEN and config.early_wait is not None:
-        row = tuple(1.0 if i == index else None for i in range(len(exposure.items)))
-        emit(exposure, {source: row}, touch.time_ms, out, provisional=True)
+        news = tuple(1.0 if i == index else None for i in range(len(exposure.items)))
+        emit(exposure, {source: news}, touch.time_ms, out, provisional=True)
 
 
 def _values(exposure: Open) -> dict[str, tuple[float | None, ...]]:
