@@ -67,7 +67,9 @@ class AddTask(ControlCommand):
     weight: Weight | None = Field(None, description="absent: a tenth of the heaviest task's")
     after: TaskName | None = Field(None, description="funnel: the task that comes first")
     label: Label | None = Field(None, description="where labels come from; absent: the task's name")
-    window_ms: Annotated[int, Field(gt=0, le=2**53)] | None = None
+    window_ms: Annotated[int, Field(gt=0, le=2**53)] | None = Field(
+        None, description="cart, purchase: how long after an exposure it counts; absent: the join's"
+    )
     fields: list[Label] | None = Field(None, description="what it may use; a leading ! forbids")
     above: float | None = Field(None, description="learn whether the label is at least this")
     classes: Annotated[int, Field(ge=2, le=10_000)] | None = None

@@ -58,7 +58,8 @@ class Task(Section):
     )
     fields: tuple[str, ...] = Field(
         (),
-        description="what it may use: names or patterns of fields, with a leading ! what it may not; empty: all",
+        description="what it may use: names, patterns or groups (@item, @reader, @pair) of fields, with a leading !"
+        " what it may not; empty: all",
     )
     above: float | None = Field(
         None, description="learn whether the label is at least this, not the label itself"
