@@ -34,14 +34,16 @@ from stream_mtl.cut import Cut, Output
 from stream_mtl.kafka import sink as sinks
 from stream_mtl.kafka.calls import Outcome
 from stream_mtl.kafka.ledger_log import last_record, read_ledger
-from stream_mtl.kafka.publication import Publication
+from stream_mtl.kafka.publication import Publication, Wire
 from stream_mtl.kafka.reading import read_topic
+from stream_mtl.kafka.receipts import Receipts
 from stream_mtl.kafka.sink import TransactionalSink
 from stream_mtl.kafka.topics import ensure_topics
 
 Way = Literal["shown", "time-out", "cut"]
 WAYS: tuple[Way, ...] = ("shown", "time-out", "cut")
 _SCORES = 24
+_LEDGER = b"ledger"  # how the ledger records begin here
 _START_MS = 1_704_067_200_000
 
 
@@ -158,7 +160,7 @@ def publication(number: int, config: Config) -> Publication:
     outputs = [Output(f"user:{i}", b"%d/%d" % (number, i), _START_MS) for i in range(_SCORES)]
     positions = {(config.topics.events[0], 0): 0}
     return Publication(
-        Cut(number, (), (), _START_MS), outputs, (), b"ledger %d" % number, positions
+        Cut(number, (), (), _START_MS), outputs, (), _LEDGER + b" %d" % number, positions
     )
 
 
@@ -171,9 +173,10 @@ def springing(trap: Trap) -> Iterator[None]:
     """The trap is told when half of a transaction's scores have been given to the client."""
     send = sinks._send
 
-    def counted(producer: Any, topic: str, value: Any, *rest: Any, **more: Any) -> None:
-        send(producer, topic, value, *rest, **more)
-        trap.sent = 0 if "on_delivery" in more else trap.sent + 1
+    def counted(producer: Any, wire: Wire, receipts: Receipts) -> None:
+        send(producer, wire, receipts)
+        ends = (wire.value or b"").startswith(_LEDGER)
+        trap.sent = 0 if ends else trap.sent + 1
         if trap.sent == _SCORES // 2:
             trap.middle(producer)
 

@@ -15,7 +15,8 @@ from confluent_kafka import KafkaException, Producer
 
 from stream_mtl.cut import CutResult
 from stream_mtl.kafka.faults import error_of
-from stream_mtl.kafka.publication import Committed, Publication, offsets
+from stream_mtl.kafka.publication import Committed, Publication, Wire, offsets
+from stream_mtl.kafka.receipts import Receipts
 from stream_mtl.kafka.sink import TransactionalSink
 
 _PRUNE_CUTS = 45
@@ -41,7 +42,7 @@ def scores_apart() -> None:
         assert producer is not None
         time.sleep(_BETWEEN_S)
         producer.begin_transaction()
-        self._produce(producer, replace(publication, ledger=b""), [])
+        self._produce(producer, replace(publication, ledger=b""), Receipts())
         producer.commit_transaction(10.0)
         return committed
 
@@ -50,11 +51,9 @@ def scores_apart() -> None:
 
     send = sink._send
 
-    def send_unless_empty(
-        producer: Producer, topic: str, value: Any, *rest: Any, **more: Any
-    ) -> None:
-        if value != b"" or "on_delivery" not in more:
-            send(producer, topic, value, *rest, **more)
+    def send_unless_empty(producer: Producer, wire: Wire, receipts: Receipts) -> None:
+        if wire.value != b"":
+            send(producer, wire, receipts)
 
     sink._send = send_unless_empty
     TransactionalSink.commit = commit  # type: ignore[method-assign]
@@ -72,7 +71,7 @@ def letters_apart() -> None:
         apart = open_producer(producer_settings(self._config))
         letters = replace(publication, outputs=())
         for wire in published(letters, self._config):
-            sink._send(apart, wire.topic, wire.value, wire.key, wire.headers, wire.timestamp_ms)
+            sink._send(apart, wire, Receipts())
         apart.flush(10.0)
         apart.close()
         return whole(self, replace(publication, dead_letters=()))
@@ -149,7 +148,7 @@ class StubbornSink(TransactionalSink):
     def commit(self, publication: Publication) -> Committed:
         number = publication.cut.number
         while True:
-            producer, receipts = self._producer, []
+            producer, receipts = self._producer, Receipts()
             assert producer is not None
             try:
                 producer.begin_transaction()
@@ -158,7 +157,7 @@ class StubbornSink(TransactionalSink):
                 notes = offsets(publication.positions, number, self._incarnation)
                 self._send_offsets(producer, notes, number)
                 producer.commit_transaction(self._timeout_s)
-                return Committed(number, int(receipts[0][1].offset()), 0.0, 0.0)
+                return Committed(number, receipts.offset(self._config.topics.ledger), 0.0, 0.0)
             except KafkaException as error:
                 self._begin_again(producer, error)
 

@@ -13,14 +13,19 @@ import contextlib
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+PRODUCE = 0
 END_TXN = 26
 INIT_PRODUCER_ID = 22
 # Requests that go to the coordinator of the transaction, or to that of the group within it.
 COORDINATOR = frozenset({INIT_PRODUCER_ID, 24, 25, END_TXN, 28})
+_COMPACT = range(9, 13)  # versions of a produce request that name topics, in compact fields
+_NOWHERE = 99_999  # number of a partition that no topic has
+_FOLLOWS_S = 1.0
 
 Fate = Literal[
     "wait", "cut"
@@ -54,6 +59,10 @@ class _Line:
     asked: dict[int, int] = field(default_factory=dict)  # correlation id -> api key
     dead: bool = False  # half-open: open for both, but nothing passes any more
     answers: int = 0  # of held requests, which nobody waits for
+    ahead: deque[bytes] = field(
+        default_factory=deque
+    )  # requests that were read and not yet looked at
+    reading: asyncio.Task[bytes | None] | None = None
 
 
 class Proxy:
@@ -71,6 +80,7 @@ class Proxy:
             asyncio.StreamWriter
         ] = []  # whose client is gone, and whose request is not
         self._dropping: dict[int, int] = {}
+        self._astray: tuple[str, int] | None = None
         self._frozen: Callable[[_Line], bool] = lambda line: False
         self._thawed: asyncio.Event
         self._refusing = False
@@ -116,6 +126,17 @@ class Proxy:
     def drop_answers(self, api_key: int, count: int = 1) -> None:
         """The next `count` answers to this kind of request never come, and their connection is cut."""
         self._call(lambda: self._dropping.update({api_key: count}))
+
+    def lead_astray(self, topic: str, partition: int) -> None:
+        """Of the next two batches that are under way to a partition, the first is refused and the second taken, as by
+        a broker on which the partition comes up between them. (The first goes to a partition that is not there.)
+        """
+        self._call(lambda: setattr(self, "_astray", (topic, partition)))
+
+    @property
+    def led_astray(self) -> bool:
+        """Whether that has happened."""
+        return self._astray is None
 
     def freeze(
         self, of: Callable[[set[int]], bool] = lambda keys: True, refuse: bool = False
@@ -218,6 +239,8 @@ class Proxy:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            if line.reading is not None:
+                ways.add(line.reading)
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
@@ -228,14 +251,14 @@ class Proxy:
                 line.broker.transport.abort()
 
     async def _requests(self, line: _Line, reader: asyncio.StreamReader) -> None:
-        while (frame := await _frame(reader)) is not None:
+        while (frame := await _next(line, reader)) is not None:
             api_key, _, correlation = struct.unpack_from(">hhi", frame, 4)
             line.keys.add(api_key)
             line.asked[correlation] = api_key
             await self._wait(line)
             holding = next((one for one in self._holding if one.api_key == api_key), None)
             if holding is None:
-                line.broker.write(frame)
+                line.broker.write(await self._perhaps_astray(line, reader, frame))
                 continue
             holding.left -= 1
             if holding.left == 0:
@@ -256,6 +279,19 @@ class Proxy:
                 self.dropped += 1
                 return
             line.client.write(frame)
+
+    async def _perhaps_astray(
+        self, line: _Line, reader: asyncio.StreamReader, frame: bytes
+    ) -> bytes:
+        """The request, or where it is the first of two to the partition that is waited for, one that will be refused."""
+        produced = _produced(frame) if self._astray is not None else None
+        if produced is None or produced.place != self._astray:
+            return frame
+        if not await _follows(line, reader, produced.place):
+            return frame
+        self._astray = None
+        at = produced.at
+        return frame[:at] + struct.pack(">i", _NOWHERE) + frame[at + 4 :]
 
     async def _wait(self, line: _Line) -> None:
         """Where a frame stands while the network is slow, parted or dead."""
@@ -280,6 +316,70 @@ class Proxy:
 def _abort(line: _Line) -> None:
     line.client.transport.abort()
     line.broker.transport.abort()
+
+
+async def _next(line: _Line, reader: asyncio.StreamReader) -> bytes | None:
+    """The next request of a connection; None at its end."""
+    if line.ahead:
+        return line.ahead.popleft()
+    reading, line.reading = line.reading, None
+    return await (reading or _frame(reader))
+
+
+async def _follows(line: _Line, reader: asyncio.StreamReader, place: tuple[str, int]) -> bool:
+    """Does another batch for this partition come at once?"""
+    ends = time.monotonic() + _FOLLOWS_S
+    while (left_s := ends - time.monotonic()) > 0:
+        line.reading = line.reading or asyncio.create_task(_frame(reader))
+        if not (await asyncio.wait({line.reading}, timeout=left_s))[0]:
+            return False
+        frame = line.reading.result()
+        if frame is None:
+            return False
+        line.reading = None
+        line.ahead.append(frame)
+        produced = _produced(frame)
+        if produced is not None and produced.place == place:
+            return True
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Produced:
+    """Where a produce request goes; `at` is the place of the partition's number in the frame."""
+
+    place: tuple[str, int]
+    at: int
+
+
+def _produced(frame: bytes) -> _Produced | None:
+    """Of a produce request with one batch, as librdkafka sends them; None of any other request."""
+    api_key, version, _, client = struct.unpack_from(">hhih", frame, 4)
+    if api_key != PRODUCE or version not in _COMPACT:
+        return None
+    at = 14 + max(0, client) + 1  # no tagged fields
+    name, at = _compact(frame, at)  # the transactional id
+    at += 2 + 4  # acks, time-out
+    _, at = _varint(frame, at)  # how many topics
+    name, at = _compact(frame, at)
+    _, at = _varint(frame, at)  # how many partitions
+    return _Produced((name, int(struct.unpack_from(">i", frame, at)[0])), at)
+
+
+def _compact(frame: bytes, at: int) -> tuple[str, int]:
+    size, at = _varint(frame, at)
+    end = at + max(0, size - 1)
+    return frame[at:end].decode(), end
+
+
+def _varint(frame: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = frame[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
 
 
 async def _frame(reader: asyncio.StreamReader) -> bytes | None:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from stream_mtl.config import Config
-from stream_mtl.cut import Record
+from stream_mtl.cut import Headers, Record
 from stream_mtl.dlq_replay import Letter, counted_headers, receipt
-from stream_mtl.errors import CommitIndefinite, Fenced
+from stream_mtl.errors import BrokerUnavailable, CommitIndefinite, Fenced
 from stream_mtl.kafka.faults import CALL_S, error_of, explain, is_fenced
+from stream_mtl.kafka.receipts import Receipts
 from stream_mtl.kafka.settings import open_producer, replay_settings
 
 
@@ -35,6 +36,7 @@ class Replayer:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._producer: Producer = open_producer(replay_settings(config))
+        self._receipts = Receipts()  # of the transaction under way
 
     def open(self) -> None:
         """Raises BrokerUnavailable, or ConfigError for a missing permission."""
@@ -52,13 +54,19 @@ class Replayer:
 
     def send(self, batch: Sequence[Resend]) -> None:
         """All of them or none. Raises TooLarge, Fenced, BrokerUnavailable, CommitIndefinite."""
+        self._receipts = Receipts()
         try:
             self._producer.begin_transaction()
             for one in batch:
                 self._produce(one)
-            self._producer.flush(CALL_S)
+            left = self._producer.flush(CALL_S)
         except KafkaException as error:
             self._refuse(error_of(error))
+        if not self._receipts.errors() and (left or self._receipts.unplaced()):
+            self._abort()
+            raise BrokerUnavailable(
+                f"replay: of {len(batch)} letters the broker does not say that it has all; none was sent. Run it again"
+            )
         try:
             self._producer.commit_transaction(CALL_S)
         except KafkaException as error:
@@ -78,27 +86,32 @@ class Replayer:
 
     def _produce(self, one: Resend) -> None:
         record, letter = one.record, one.letter
-        self._queue(
-            record.topic,
-            record.value,
-            record.key,
-            partition=record.partition,
-            timestamp=max(0, record.timestamp_ms or 0),
-            headers=list(counted_headers(record.headers, letter.replays + 1)),
-        )
+        headers = counted_headers(record.headers, letter.replays + 1)
+        stamp = max(0, record.timestamp_ms or 0)
+        self._queue(record.topic, record.partition, record.key, record.value, headers, stamp)
         # beside its letter, so it lives as long
-        self._queue(
-            self._config.topics.dlq,
-            None,
-            None,
-            partition=letter.place[0],
-            headers=list(receipt(letter.place)),
-        )
+        self._queue(self._config.topics.dlq, letter.place[0], None, None, receipt(letter.place))
 
-    def _queue(self, *arguments: object, **more: object) -> None:
+    def _queue(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        timestamp_ms: int = 0,
+    ) -> None:
         while True:
             try:
-                self._producer.produce(*arguments, **more)  # type: ignore[arg-type]
+                self._producer.produce(
+                    topic,
+                    value,
+                    key,
+                    partition,
+                    headers=list(headers),
+                    timestamp=timestamp_ms,
+                    on_delivery=self._receipts.keep,
+                )
                 return
             except BufferError:
                 self._producer.poll(0.1)
@@ -107,8 +120,11 @@ class Replayer:
         """Abort, and say why; always raises."""
         if is_fenced(fault):
             raise Fenced("another `dlq replay` of this app has begun; this one has stopped")
-        with contextlib.suppress(KafkaException):
-            self._producer.abort_transaction(CALL_S)
+        self._abort()
         if fault.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             raise TooLarge
         raise explain(fault, "replaying dead letters", self._config.kafka.bootstrap)
+
+    def _abort(self) -> None:
+        with contextlib.suppress(KafkaException):
+            self._producer.abort_transaction(CALL_S)

@@ -29,6 +29,7 @@ from stream_mtl.kafka.publication import (
     offsets,
     published,
 )
+from stream_mtl.kafka.receipts import Receipts
 from stream_mtl.kafka.rights import explain_denial
 from stream_mtl.kafka.settings import (
     consumer_settings,
@@ -110,7 +111,7 @@ class AtLeastOnceSink:
         for _ in range(_ATTEMPTS):
             receipts = self._send([wire], publication.cut.number)
             if receipts is not None:
-                return int(receipts[0].offset())
+                return receipts.offset(wire.topic)
             last = last_record(self._config)
             if last is not None and last[1] == publication.ledger:
                 return last[0]
@@ -122,30 +123,26 @@ class AtLeastOnceSink:
                 return
         raise self._gave_up(number)
 
-    def _send(self, wires: Iterable[Wire], number: int) -> list[Any] | None:
-        """Produce and flush. Delivered messages; None when one failed, and then with another producer."""
+    def _send(self, wires: Iterable[Wire], number: int) -> Receipts | None:
+        """Produce and flush. None when a record failed or is perhaps not there, and then with another producer."""
         assert self._producer is not None, "open() comes first"
-        receipts: list[tuple[Any, Any]] = []
-
-        def keep(error: Any, message: Any) -> None:
-            receipts.append((error, message))
-
+        receipts = Receipts()
         producer = self._producer
         try:
             for wire in wires:
-                while not _queued(producer, wire, keep):
+                while not _queued(producer, wire, receipts.keep):
                     producer.poll(0.1)
             self._flush(producer, number)
         except KafkaException as error:
-            receipts.append((error_of(error), None))
-        failed = [error for error, _ in receipts if error is not None]
-        if not failed:
-            return [message for _, message in receipts]
-        if failed[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            receipts.keep(error_of(error), None)
+        failed = receipts.errors()
+        if not failed and not receipts.unplaced():
+            return receipts
+        if failed and failed[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
             raise too_large(number, self._config)
-        if is_denied(failed[0]):
+        if failed and is_denied(failed[0]):
             raise explain_denial(failed[0], f"publishing cut {number}", self._config)
-        self._recreations.append("other")
+        self._recreations.append("other" if failed else "unplaced")
         self._drop()
         self._producer = open_producer(producer_settings(self._config))
         return None

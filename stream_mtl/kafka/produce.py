@@ -15,6 +15,7 @@ from stream_mtl.errors import BrokerUnavailable
 from stream_mtl.kafka.bounds import bounds
 from stream_mtl.kafka.faults import CALL_S, error_of, explain, is_denied
 from stream_mtl.kafka.settings import (
+    ONE_REQUEST,
     consumer_settings,
     open_consumer,
     open_producer,
@@ -25,7 +26,8 @@ _FLUSH_S = 60.0
 
 
 class EventWriter:
-    """Writes events for the simulator and the demo: idempotent, Java's partitioner, no transaction.
+    """Writes events for the simulator and the demo: idempotent, Java's partitioner, no transaction. One request is
+    under way at a time: of two to a partition that only just comes up the first can get lost (see `receipts`).
 
     `hold(written)` is asked before each record: while it says True the writer waits. The embedded broker drops
     what its readers are too slow for, so the demo holds by its reader's lag.
@@ -33,7 +35,7 @@ class EventWriter:
 
     def __init__(self, config: Config, hold: Callable[[int], bool] = lambda written: False) -> None:
         self._bootstrap = config.kafka.bootstrap
-        self._producer = open_producer({**producer_settings(config), "linger.ms": 5})
+        self._producer = open_producer({**producer_settings(config), "linger.ms": 5, **ONE_REQUEST})
         self._hold = hold
         self._failed: list[Any] = []
         self.written = self._delivered_count = 0

@@ -44,7 +44,9 @@ class Committed:
     open_seconds: float
     aborted: int = 0
     indefinite: int = 0
-    recreations: tuple[str, ...] = ()  # why producers were replaced: aborted, slow_commit, ...
+    recreations: tuple[
+        str, ...
+    ] = ()  # why producers were replaced: aborted, unplaced, slow_commit, ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ requires abort                          settle: drop the producer, start another
                                         done; else send again
 time-out, transport, unclassified       outcome unknown: settle
 no answer long past its time-out        settle; the producer is left to its call, not closed
+a record is not there, or nobody knows  settle, before the commit is asked for: see `receipts`
 fatal, fenced                           `Fenced`: another worker owns the job; touch nothing any more. But a
                                         start of ours that got no answer may have fenced us by arriving late,
                                         when a network heals: then settle, and the notes decide
@@ -36,6 +37,7 @@ and after (the successor may have come in between).
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 import warnings
 from collections import Counter
@@ -54,10 +56,12 @@ from stream_mtl.kafka.publication import (
     Claim,
     Committed,
     Publication,
+    Wire,
     ledger_wire,
     offsets,
     published,
 )
+from stream_mtl.kafka.receipts import Receipts
 from stream_mtl.kafka.rights import explain_denial, require
 from stream_mtl.kafka.settings import (
     consumer_settings,
@@ -78,7 +82,9 @@ _CLOSE_S = 2.0  # for a producer that is given up
 _OVERTIME_S = 2.0  # by which the client may answer later than it was given
 _NO_CUT = -1  # in the diary: a call that is of no cut
 _ABORTED = "aborted"  # the client says that nothing of it will ever be seen
+_UNPLACED = "unplaced"  # not committed: it would have been seen without some of its records
 _INDEFINITE = "indefinite"
+_LOG = logging.getLogger(__name__)
 
 
 class _Unsettled(Exception):
@@ -86,7 +92,7 @@ class _Unsettled(Exception):
 
     def __init__(self, how: str) -> None:
         super().__init__(how)
-        self.how = how  # one of _ABORTED, _INDEFINITE
+        self.how = how  # one of _ABORTED, _UNPLACED, _INDEFINITE
 
 
 class TransactionalSink:
@@ -158,7 +164,7 @@ class TransactionalSink:
                 offset,
                 ended - started,
                 ended - began,
-                failed[_ABORTED],
+                failed[_ABORTED] + failed[_UNPLACED],
                 failed[_INDEFINITE],
                 recreations,
             )
@@ -166,8 +172,9 @@ class TransactionalSink:
         with contextlib.suppress(BrokerUnavailable):
             require(self._config, f"committing cut {number}")
         raise CommitIndefinite(
-            f"cut {number}: {_ATTEMPTS} attempts failed ({failed[_ABORTED]} aborted, {failed[_INDEFINITE]} with"
-            f" unknown outcome) at {self._config.kafka.bootstrap}; the next start reads the ledger and goes on"
+            f"cut {number}: {_ATTEMPTS} attempts failed ({failed.total() - failed[_INDEFINITE]} aborted,"
+            f" {failed[_INDEFINITE]} with unknown outcome) at {self._config.kafka.bootstrap}; the next start reads"
+            " the ledger and goes on"
         )
 
     def refresh(
@@ -183,6 +190,7 @@ class TransactionalSink:
                 lambda producer: self._send_offsets(
                     producer, offsets(positions, cut_number, self._incarnation, claim), _NO_CUT
                 ),
+                Receipts(),
                 cut_number,
                 _NO_CUT,
             )
@@ -198,7 +206,7 @@ class TransactionalSink:
 
     def _attempt(self, publication: Publication) -> int:
         """Steps 3 to 6 once; the ledger record's offset."""
-        receipts: list[tuple[Any, Any]] = []
+        receipts = Receipts()
 
         def fill(producer: Producer) -> None:
             number = publication.cut.number
@@ -211,11 +219,12 @@ class TransactionalSink:
             self._send_offsets(producer, notes, number)  # 5
             self._failpoint("commit.offsets")
 
-        self._one(fill, publication.cut.number, publication.cut.number)
-        _, message = receipts[0]
-        return int(message.offset())
+        self._one(fill, receipts, publication.cut.number, publication.cut.number)
+        return receipts.offset(self._config.topics.ledger)
 
-    def _one(self, fill: Callable[[Producer], None], number: int, noted: int) -> None:
+    def _one(
+        self, fill: Callable[[Producer], None], receipts: Receipts, number: int, noted: int
+    ) -> None:
         """A transaction around `fill`, with the table of failures; `noted` is the cut in the diary."""
         producer = self._producer
         assert producer is not None, "open() comes first"
@@ -225,9 +234,8 @@ class TransactionalSink:
             self._call("begin", noted, producer.begin_transaction, deadline)  # 3
             self._failpoint("commit.begin")
             fill(producer)
-            # The commit would flush too; here it stands in the diary. What is left over, the commit reports.
             self._failpoint("commit.flushing")
-            self._call("flush", noted, lambda: producer.flush(_left_s(deadline)), deadline)
+            self._flush(producer, receipts, number, noted, deadline)
             self._failpoint("commit.flushed")
             sent = time.monotonic()
             self._failpoint("commit.sending")
@@ -244,21 +252,30 @@ class TransactionalSink:
         except KafkaException as error:
             self._explain(error_of(error), number)
 
-    def _produce(
-        self, producer: Producer, publication: Publication, receipts: list[tuple[Any, Any]]
+    def _flush(
+        self, producer: Producer, receipts: Receipts, number: int, noted: int, deadline: float
     ) -> None:
-        for wire in published(publication, self._config):
-            _send(producer, wire.topic, wire.value, wire.key, wire.headers, wire.timestamp_ms)
-        wire = ledger_wire(publication, self._config)
-        # The callback only keeps: while a producer is being fenced, looking at its error raises SystemError.
-        _send(
-            producer,
-            wire.topic,
-            wire.value,
-            wire.key,
-            wire.headers,
-            on_delivery=lambda error, message: receipts.append((error, message)),
-        )
+        """The commit would flush too, but then nobody could look at the receipts before it. A cut that would become
+        visible without some of its records is not committed.
+        """
+        left: list[int] = []
+        self._call("flush", noted, lambda: left.append(producer.flush(_left_s(deadline))), deadline)
+        if left[-1]:
+            raise _Unsettled(_ABORTED)
+        if unplaced := receipts.unplaced():
+            _LOG.warning(
+                "cut %d: %d records have no place at the broker, though the client took them for delivered; the cut"
+                " is sent again",
+                number, unplaced,
+            )  # fmt: skip
+            raise _Unsettled(_UNPLACED)
+
+    def _produce(self, producer: Producer, publication: Publication, receipts: Receipts) -> None:
+        for wire in (
+            *published(publication, self._config),
+            ledger_wire(publication, self._config),
+        ):
+            _send(producer, wire, receipts)
 
     def _send_offsets(self, producer: Producer, notes: list[Any], noted: int) -> None:
         deadline = time.monotonic() + self._timeout_s
@@ -452,25 +469,17 @@ def _left_s(deadline: float) -> float:
     return max(0.1, deadline - time.monotonic())
 
 
-def _send(
-    producer: Producer,
-    topic: str,
-    value: bytes | None,
-    key: bytes | None,
-    headers: Any,
-    timestamp_ms: int = 0,
-    on_delivery: Callable[[Any, Any], None] | None = None,
-) -> None:
+def _send(producer: Producer, wire: Wire, receipts: Receipts) -> None:
     """Queue one record; a full queue is drained first."""
     while True:
         try:
             producer.produce(
-                topic,
-                value,
-                key,
-                headers=list(headers),
-                timestamp=timestamp_ms,
-                on_delivery=on_delivery,
+                wire.topic,
+                wire.value,
+                wire.key,
+                headers=list(wire.headers),
+                timestamp=wire.timestamp_ms,
+                on_delivery=receipts.keep,
             )
             return
         except BufferError:

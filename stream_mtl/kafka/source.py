@@ -146,6 +146,7 @@ class Source:
 
         Raises BrokerUnavailable when it does not come, PositionLost when the log ends before it.
         """
+        self._reader.poll_only(None)
         stops = self.positions | dict(stops)
         self._poll_until(stops)
         cut = self._freeze(number, self._reader.take_until(stops))

@@ -244,6 +244,19 @@ def test_a_long_step_neither_loses_nor_doubles_records(config: Config) -> None:
 
 
 @pytest.mark.integration
+def test_a_cut_is_tried_again_also_by_a_worker_that_starts_paused(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its predecessor died in the middle of this cut; it obeys commands first, and then needs these records."""
+    monkeypatch.setattr("stream_mtl.kafka.source._PATIENCE_S", 10.0)
+    write_events(config, 40)
+    source = opened(config)
+    ends = {place: end for place in source.positions if (end := source._reader.bounds(place)[1])}
+    assert source.next_commands(0) is None
+    assert len(source.cut_until(0, ends).records) == 40
+    source.close()
+
+
 def test_a_backlog_is_read_by_time_and_not_one_partition_after_the_other(config: Config) -> None:
     """Small cuts, large fetches: every cut begins with the earliest record that is left, so what follows can be
     older than others of that cut (a partition ran out of polled records in it), never than its first. With a look

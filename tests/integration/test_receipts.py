@@ -1,0 +1,142 @@
+"""Two batches under way to a partition that only just comes up: the first is lost, and the client calls it delivered.
+
+`Proxy.lead_astray` brings about what a broker does at that moment (KAFKA-15591).
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.soak.proxy import Proxy
+from stream_mtl.config import Config
+from stream_mtl.kafka.ledger_log import last_record
+from stream_mtl.kafka.plain_sink import AtLeastOnceSink
+from stream_mtl.kafka.produce import EventWriter
+from stream_mtl.kafka.receipts import Receipts
+from stream_mtl.kafka.server import KafkaServer
+from stream_mtl.kafka.settings import open_producer, producer_settings
+from stream_mtl.kafka.sink import TransactionalSink
+from stream_mtl.kafka.topics import ensure_topics
+from tests.publications import publication, read_published
+
+pytestmark = pytest.mark.integration
+RECORDS = 40
+
+
+@pytest.fixture(scope="module")
+def proxy(kafka_jars: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """On the way to a broker of its own."""
+    folder = tmp_path_factory.mktemp("kafka")
+    with (
+        Proxy(0) as proxy,
+        KafkaServer(folder, jars=kafka_jars, advertise=proxy.port) as server,
+    ):
+        proxy.target = server.behind
+        yield proxy
+
+
+@pytest.fixture
+def config(proxy: Proxy, config_for: Callable[..., Config]) -> Config:
+    """Topics with one partition."""
+    made = config_for(proxy.bootstrap)
+    made = made.model_copy(update={"topics": made.topics.model_copy(update={"partitions": 1})})
+    ensure_topics(made, retention_ms=-1)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records come a moment apart, so that the client makes several batches of them."""
+    for name in ("stream_mtl.kafka.sink._send", "stream_mtl.kafka.plain_sink._queued"):
+        monkeypatch.setattr(name, in_a_moment(name))
+
+
+def in_a_moment(name: str) -> Callable[..., object]:
+    module, function = name.rsplit(".", 1)
+    act = getattr(importlib.import_module(module), function)
+
+    def late(*arguments: object) -> object:
+        time.sleep(0.005)
+        return act(*arguments)
+
+    return late
+
+
+def blind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a sink that believes what it is told."""
+    monkeypatch.setattr(Receipts, "unplaced", lambda self: 0)
+
+
+def commit(sink: TransactionalSink | AtLeastOnceSink, config: Config) -> tuple[Any, list[str]]:
+    sink.open()
+    try:
+        committed = sink.commit(publication(1, {(config.topics.events[0], 0): 10}, RECORDS))
+    finally:
+        sink.close()
+    return committed, [record.key for record in read_published(config)]
+
+
+def test_a_cut_with_a_record_that_nobody_has_is_sent_again(proxy: Proxy, config: Config) -> None:
+    """Nothing is missing, nothing twice, and the operator reads why there was another producer."""
+    proxy.lead_astray(config.topics.scores, 0)
+    committed, keys = commit(TransactionalSink(config), config)
+    assert proxy.led_astray
+    assert (committed.aborted, committed.recreations) == (1, ("unplaced",))
+    assert keys == [f"user:{i}" for i in range(RECORDS)]
+    assert last_record(config) == (committed.ledger_offset, b"ledger 1 ")
+
+
+def test_a_sink_that_believes_the_client_loses_scores(
+    proxy: Proxy, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The naive variant: a confirmed cut, and some of its scores nowhere."""
+    blind(monkeypatch)
+    proxy.lead_astray(config.topics.scores, 0)
+    committed, keys = commit(TransactionalSink(config), config)
+    assert (committed.aborted, committed.recreations) == (0, ())
+    assert 0 < len(keys) < RECORDS
+
+
+def test_at_least_once_means_each_record(proxy: Proxy, config: Config) -> None:
+    proxy.lead_astray(config.topics.scores, 0)
+    committed, keys = commit(AtLeastOnceSink(config), config)
+    assert proxy.led_astray
+    assert committed.recreations == ("unplaced",)
+    assert set(keys) == {f"user:{i}" for i in range(RECORDS)}
+
+
+def test_events_are_written_one_request_at_a_time(proxy: Proxy, config: Config) -> None:
+    """So the fault has no second batch to happen with."""
+    topic = config.topics.events[0]
+    proxy.lead_astray(topic, 0)
+    writer = EventWriter(config)
+    writer.write(config.topics.items, "i1", b"item")
+    writer.flush()  # connected
+    for i in range(RECORDS):
+        time.sleep(0.005)
+        writer.write(topic, f"u{i}", b"event")
+    writer.flush()
+    assert not proxy.led_astray
+    found = [record.key for record in read_published(config, topic)]
+    assert found == [f"u{i}" for i in range(RECORDS)]
+
+
+def test_a_writer_with_more_requests_under_way_loses_events(proxy: Proxy, config: Config) -> None:
+    """The naive variant: told of so many deliveries, and the log holds fewer."""
+    topic = config.topics.events[0]
+    proxy.lead_astray(topic, 0)
+    producer, told = open_producer(producer_settings(config)), []
+    producer.produce(config.topics.items, b"item", "i1")
+    producer.flush(30)  # connected
+    for i in range(RECORDS):
+        time.sleep(0.005)
+        producer.produce(topic, b"event", f"u{i}", on_delivery=lambda error, _: told.append(error))
+    producer.flush(30)
+    assert told == [None] * RECORDS
+    assert 0 < len(read_published(config, topic)) < RECORDS
