@@ -7,8 +7,8 @@ there are judged prequentially from the addition on, and by rows that were held 
 the whole fold is run once more with another seed of the learner: what differs then is chance, and a cost
 below it (root mean square over the seeds) is none.
 
-Three additions: how long an item is looked at, as important as purchases; the same with the default weight,
-as important as clicks; and what gender a user told. No lists and no text vectors; cuts are long.
+Three additions: how long an item is looked at, with the weight that a task without one gets, which is that of
+purchases; the same as important as clicks; and what gender a user told. No lists and no text vectors; cuts are long.
 """
 
 from __future__ import annotations
@@ -36,13 +36,12 @@ from stream_mtl.simulator.scenario import START_MS
 BEFORE, AFTER = 20_000, 24_000  # events
 _DWELL = {"kind": "regression", "label": "dwell_ms", "log": True, "center": 9.0, "scale": 1.0}
 ADDITIONS: dict[str, dict[str, Any]] = {
-    "dwell": {**_DWELL, "weight": 0.1},
-    "heavy dwell": _DWELL,
+    "dwell": _DWELL,
+    "heavy dwell": {**_DWELL, "weight": 1.0},
     "gender": {
         "kind": "multiclass",
         "label": "profile.gender",
         "values": ["female", "male", "other"],
-        "weight": 0.1,
     },
 }
 ALONE, CHANCE = "alone", "chance"  # without an addition; the same with another seed
