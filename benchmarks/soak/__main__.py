@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.report import machine, note, parser
-from benchmarks.soak import endtxn, erasure, kills, long, mixed, network, programs, zombies
+from benchmarks.soak import endtxn, erasure, fresh, kills, long, mixed, network, programs, zombies
 from benchmarks.soak.nursery import Nursery
 from benchmarks.soak.row import Ground, Program, Row
 from stream_mtl.kafka.server import fetch_jars, require_java
@@ -31,6 +31,7 @@ PROGRAMS: dict[str, Program] = {
     "r7": long.run,
     "s": programs.attacks,
     "e": erasure.run,
+    "f": fresh.run,
     "fuzz": programs.fuzzers,
     "mixed": mixed.run,
 }
