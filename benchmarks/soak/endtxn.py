@@ -171,7 +171,7 @@ def _due(number: int) -> Counter[tuple[str, str]]:
 @contextlib.contextmanager
 def springing(trap: Trap) -> Iterator[None]:
     """The trap is told when half of a transaction's scores have been given to the client."""
-    send = sinks._send
+    send = sinks.send
 
     def counted(producer: Any, wire: Wire, receipts: Receipts) -> None:
         send(producer, wire, receipts)
@@ -180,11 +180,11 @@ def springing(trap: Trap) -> Iterator[None]:
         if trap.sent == _SCORES // 2:
             trap.middle(producer)
 
-    sinks._send = counted
+    sinks.send = counted
     try:
         yield
     finally:
-        sinks._send = send
+        sinks.send = send
 
 
 def hold(bench: Bench, way: Way, count: int) -> int:

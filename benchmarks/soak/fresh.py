@@ -90,24 +90,20 @@ class Tally:
         return f"{self.missing} missing, {self.doubled} doubled, {self.again} cuts sent again"
 
 
-def rest(number: int) -> None:
-    if number % _EVERY == 0:
-        time.sleep(_REST_S)
-
-
 @contextlib.contextmanager
 def unhurried() -> Iterator[None]:
     """The sink gives its records to the client a moment apart."""
-    send = sinks._send
+    send = sinks.send
     sent = 0
 
     def late(*arguments: object) -> None:
         nonlocal sent
         sent += 1
-        rest(sent)
+        if sent % _EVERY == 0:
+            time.sleep(_REST_S)
         send(*arguments)  # type: ignore[arg-type]
 
-    with mock.patch.object(sinks, "_send", late):
+    with mock.patch.object(sinks, "send", late):
         yield
 
 

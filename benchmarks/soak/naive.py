@@ -49,13 +49,13 @@ def scores_apart() -> None:
     # The ledger record must not be there twice: the second transaction carries scores alone.
     import stream_mtl.kafka.sink as sink
 
-    send = sink._send
+    send = sink.send
 
     def send_unless_empty(producer: Producer, wire: Wire, receipts: Receipts) -> None:
         if wire.value != b"":
             send(producer, wire, receipts)
 
-    sink._send = send_unless_empty
+    sink.send = send_unless_empty
     TransactionalSink.commit = commit  # type: ignore[method-assign]
 
 
@@ -71,7 +71,7 @@ def letters_apart() -> None:
         apart = open_producer(producer_settings(self._config))
         letters = replace(publication, outputs=())
         for wire in published(letters, self._config):
-            sink._send(apart, wire, Receipts())
+            sink.send(apart, wire, Receipts())
         apart.flush(10.0)
         apart.close()
         return whole(self, replace(publication, dead_letters=()))

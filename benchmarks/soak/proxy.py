@@ -59,9 +59,8 @@ class _Line:
     asked: dict[int, int] = field(default_factory=dict)  # correlation id -> api key
     dead: bool = False  # half-open: open for both, but nothing passes any more
     answers: int = 0  # of held requests, which nobody waits for
-    ahead: deque[bytes] = field(
-        default_factory=deque
-    )  # requests that were read and not yet looked at
+    # requests that were read and not yet looked at
+    ahead: deque[bytes] = field(default_factory=deque)
     reading: asyncio.Task[bytes | None] | None = None
 
 
@@ -358,7 +357,7 @@ def _produced(frame: bytes) -> _Produced | None:
     if api_key != PRODUCE or version not in _COMPACT:
         return None
     at = 14 + max(0, client) + 1  # no tagged fields
-    name, at = _compact(frame, at)  # the transactional id
+    _, at = _compact(frame, at)  # the transactional id
     at += 2 + 4  # acks, time-out
     _, at = _varint(frame, at)  # how many topics
     name, at = _compact(frame, at)

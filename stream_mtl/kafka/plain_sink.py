@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
@@ -37,7 +36,7 @@ from stream_mtl.kafka.settings import (
     open_producer,
     producer_settings,
 )
-from stream_mtl.kafka.sink import PATIENCE_S, too_large
+from stream_mtl.kafka.sink import PATIENCE_S, send, too_large
 
 _ATTEMPTS = 8
 
@@ -130,8 +129,7 @@ class AtLeastOnceSink:
         producer = self._producer
         try:
             for wire in wires:
-                while not _queued(producer, wire, receipts.keep):
-                    producer.poll(0.1)
+                send(producer, wire, receipts)
             self._flush(producer, number)
         except KafkaException as error:
             receipts.keep(error_of(error), None)
@@ -182,18 +180,3 @@ class AtLeastOnceSink:
             f"cut {number} could not be published at {self._config.kafka.bootstrap}; its ledger record"
             " may stand: the next start publishes it again, byte for byte"
         )
-
-
-def _queued(producer: Producer, wire: Wire, keep: Callable[[Any, Any], None]) -> bool:
-    try:
-        producer.produce(
-            wire.topic,
-            wire.value,
-            wire.key,
-            headers=list(wire.headers),
-            timestamp=wire.timestamp_ms,
-            on_delivery=keep,
-        )
-    except BufferError:
-        return False
-    return True

@@ -44,9 +44,7 @@ class Committed:
     open_seconds: float
     aborted: int = 0
     indefinite: int = 0
-    recreations: tuple[
-        str, ...
-    ] = ()  # why producers were replaced: aborted, unplaced, slow_commit, ...
+    recreations: tuple[str, ...] = ()  # why producers were replaced: aborted, unplaced, ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -275,7 +275,7 @@ class TransactionalSink:
             *published(publication, self._config),
             ledger_wire(publication, self._config),
         ):
-            _send(producer, wire, receipts)
+            send(producer, wire, receipts)
 
     def _send_offsets(self, producer: Producer, notes: list[Any], noted: int) -> None:
         deadline = time.monotonic() + self._timeout_s
@@ -469,7 +469,7 @@ def _left_s(deadline: float) -> float:
     return max(0.1, deadline - time.monotonic())
 
 
-def _send(producer: Producer, wire: Wire, receipts: Receipts) -> None:
+def send(producer: Producer, wire: Wire, receipts: Receipts) -> None:
     """Queue one record; a full queue is drained first."""
     while True:
         try:

@@ -26,7 +26,7 @@ from stream_mtl.kafka.topics import ensure_topics
 from tests.publications import publication, read_published
 
 pytestmark = pytest.mark.integration
-RECORDS = 40
+RECORDS = 200  # a second of them: on a slow start fewer would be one batch
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def config(proxy: Proxy, config_for: Callable[..., Config]) -> Config:
 @pytest.fixture(autouse=True)
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Records come a moment apart, so that the client makes several batches of them."""
-    for name in ("stream_mtl.kafka.sink._send", "stream_mtl.kafka.plain_sink._queued"):
+    for name in ("stream_mtl.kafka.sink.send", "stream_mtl.kafka.plain_sink.send"):
         monkeypatch.setattr(name, in_a_moment(name))
 
 
