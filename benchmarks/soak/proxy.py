@@ -25,7 +25,7 @@ INIT_PRODUCER_ID = 22
 COORDINATOR = frozenset({INIT_PRODUCER_ID, 24, 25, END_TXN, 28})
 _COMPACT = range(9, 13)  # versions of a produce request that name topics, in compact fields
 _NOWHERE = 99_999  # number of a partition that no topic has
-_FOLLOWS_S = 1.0
+_FOLLOWS_S = 5.0
 
 Fate = Literal[
     "wait", "cut"
@@ -80,6 +80,7 @@ class Proxy:
         ] = []  # whose client is gone, and whose request is not
         self._dropping: dict[int, int] = {}
         self._astray: tuple[str, int] | None = None
+        self._halved = False  # the first batch that is led astray is here, the second is not
         self._frozen: Callable[[_Line], bool] = lambda line: False
         self._thawed: asyncio.Event
         self._refusing = False
@@ -136,6 +137,13 @@ class Proxy:
     def led_astray(self) -> bool:
         """Whether that has happened."""
         return self._astray is None
+
+    def await_first(self) -> None:
+        """Until the first of the two is under way: the client may send it well after it was given its records.
+        The second has a few seconds then.
+        """
+        if not until(lambda: self._halved, 30.0):
+            raise TimeoutError(f"no batch for {self._astray} came")
 
     def freeze(
         self, of: Callable[[set[int]], bool] = lambda keys: True, refuse: bool = False
@@ -286,7 +294,10 @@ class Proxy:
         produced = _produced(frame) if self._astray is not None else None
         if produced is None or produced.place != self._astray:
             return frame
-        if not await _follows(line, reader, produced.place):
+        self._halved = True
+        followed = await _follows(line, reader, produced.place)
+        self._halved = False
+        if not followed:
             return frame
         self._astray = None
         at = produced.at

@@ -5,28 +5,28 @@
 
 from __future__ import annotations
 
-import importlib
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 
 from benchmarks.soak.proxy import Proxy
 from stream_mtl.config import Config
 from stream_mtl.kafka.ledger_log import last_record
 from stream_mtl.kafka.plain_sink import AtLeastOnceSink
 from stream_mtl.kafka.produce import EventWriter
+from stream_mtl.kafka.publication import Wire
 from stream_mtl.kafka.receipts import Receipts
 from stream_mtl.kafka.server import KafkaServer
 from stream_mtl.kafka.settings import open_producer, producer_settings
-from stream_mtl.kafka.sink import TransactionalSink
+from stream_mtl.kafka.sink import TransactionalSink, send
 from stream_mtl.kafka.topics import ensure_topics
 from tests.publications import publication, read_published
 
 pytestmark = pytest.mark.integration
-RECORDS = 200  # a second of them: on a slow start fewer would be one batch
+RECORDS = 20
 
 
 @pytest.fixture(scope="module")
@@ -51,21 +51,18 @@ def config(proxy: Proxy, config_for: Callable[..., Config]) -> Config:
 
 
 @pytest.fixture(autouse=True)
-def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Records come a moment apart, so that the client makes several batches of them."""
-    for name in ("stream_mtl.kafka.sink.send", "stream_mtl.kafka.plain_sink.send"):
-        monkeypatch.setattr(name, in_a_moment(name))
+def two_batches(proxy: Proxy, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sink's first score is under way before it has the second, however long that takes."""
+    waited: list[str] = []
 
+    def first_alone(producer: Producer, wire: Wire, receipts: Receipts) -> None:
+        send(producer, wire, receipts)
+        if wire.topic == config.topics.scores and not waited:
+            waited.append(wire.topic)
+            proxy.await_first()
 
-def in_a_moment(name: str) -> Callable[..., object]:
-    module, function = name.rsplit(".", 1)
-    act = getattr(importlib.import_module(module), function)
-
-    def late(*arguments: object) -> object:
-        time.sleep(0.005)
-        return act(*arguments)
-
-    return late
+    monkeypatch.setattr("stream_mtl.kafka.sink.send", first_alone)
+    monkeypatch.setattr("stream_mtl.kafka.plain_sink.send", first_alone)
 
 
 def blind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,11 +113,10 @@ def test_events_are_written_one_request_at_a_time(proxy: Proxy, config: Config) 
     topic = config.topics.events[0]
     proxy.lead_astray(topic, 0)
     writer = EventWriter(config)
-    writer.write(config.topics.items, "i1", b"item")
-    writer.flush()  # connected
     for i in range(RECORDS):
-        time.sleep(0.005)
         writer.write(topic, f"u{i}", b"event")
+        if i == 0:
+            proxy.await_first()
     writer.flush()
     assert not proxy.led_astray
     found = [record.key for record in read_published(config, topic)]
@@ -132,11 +128,10 @@ def test_a_writer_with_more_requests_under_way_loses_events(proxy: Proxy, config
     topic = config.topics.events[0]
     proxy.lead_astray(topic, 0)
     producer, told = open_producer(producer_settings(config)), []
-    producer.produce(config.topics.items, b"item", "i1")
-    producer.flush(30)  # connected
     for i in range(RECORDS):
-        time.sleep(0.005)
         producer.produce(topic, b"event", f"u{i}", on_delivery=lambda error, _: told.append(error))
+        if i == 0:
+            proxy.await_first()
     producer.flush(30)
     assert told == [None] * RECORDS
     assert 0 < len(read_published(config, topic)) < RECORDS
