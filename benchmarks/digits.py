@@ -11,7 +11,7 @@ tasks of 1,000 rows, each with its own order of pixels, 1,000 updates; tested on
 task's best (max definition).
 
 Ours, where it is not the protocol's 784-400-ReLU-10:
-* net: `shared_bottom`, 784-400, LayerNorm, SiLU, a tower of TOWER with SiLU, 10 logits; the last layer starts at zero.
+* net: `shared_bottom`, 784-400, LayerNorm, SiLU, a tower of 128 with SiLU, 10 logits; the last layer starts at zero.
 * loss: the mean over fresh and remembered label rows, where the protocol adds two means: ER and MIR at rate .1 with
   beta 1 are the protocol's at .05, term by term; for DER++ (alpha .5, beta 1) `alpha` is .25 at rate .1. It draws two
   batches of memory, 10 rows for labels and 10 for logits: `ratio` 2. Fine-tuning: rate .05.
@@ -30,14 +30,16 @@ and adds nothing to Naive; ours copies.
 Time: CPU time of one thread in training alone, per update that learns from remembered rows (`Timer`), on a stream on which five classes
 come and go, since MIR's plugin drops the classes of its last batch. There all train our net, so that it is updates that are
 compared. Avalanche's replay is timed with the memory that its plugin comes with, an equal share for every experience, and with those
-of its accuracy runs. Streaming, the former slows down as the stream goes on, so a stream has a length: 1,000 updates, Permuted's. It is told for the protocol's 10 + 10 rows and 500 of memory, and
-for a stream's 256 + 256 and 10,000 (digits drawn again and again), where rows are what an update costs.
+of its accuracy runs. Streaming, the former slows down as the stream goes on, so a stream has a length: 1,000 updates, Permuted's. It
+is told for the protocol's 10 + 10 rows and 500 of memory; for a stream's 256 + 256 and 10,000 (digits drawn again and again), where
+rows are what an update costs; and for as many rows of 16 x 16 pixels through 256-128-64-10, the widths of the worker's default model.
 
     python -m benchmarks.digits [--seeds 8] [--permuted-seeds 5] [--updates 1000] [--only split,permuted,speed] [--json]
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -48,6 +50,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
 from benchmarks.report import Figure, note, parser, tell
 from stream_mtl import Config
@@ -56,17 +59,30 @@ from stream_mtl.hashing import mix64
 from stream_mtl.learner import Learner
 
 PIXELS, CLASSES, RATE = 784, 10, 0.05
-TOWER = 128
-SPEC = Spec((), tuple(f"p{i}" for i in range(PIXELS)), ("digit",), 1, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Net:
+    """Width of every layer of ours."""
+
+    pixels: int = PIXELS
+    hidden: int = 400
+    tower: int = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Dose:
     batch: int  # fresh rows of an update, and remembered ones
     memory: int
+    net: Net = Net()
 
 
-PROTOCOL, STREAM = Dose(10, 500), Dose(256, 10_000)
+PROTOCOL = Dose(10, 500)
+DOSES = {
+    "10 + 10 rows": PROTOCOL,
+    "256 + 256 rows": Dose(256, 10_000),
+    "256 + 256 rows, a shop's net": Dose(256, 10_000, Net(256, 128, 64)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +214,12 @@ def learner(arm: Arm, seed: int, dose: Dose = PROTOCOL) -> Learner:
         "seed": seed,
         "tasks": {"digit": {"kind": "multiclass", "classes": CLASSES}},
         "scoring": {"value": {"digit": 1.0}, "search_value": {"digit": 1.0}},
-        "model": {"name": "shared_bottom", "embedding_dim": 1, "hidden": 400, "tower": TOWER},
+        "model": {
+            "name": "shared_bottom",
+            "embedding_dim": 1,
+            "hidden": dose.net.hidden,
+            "tower": dose.net.tower,
+        },
         "balancer": {"name": "mean", "normalize": False},
         "memory": {"rows": dose.memory, **arm.memory},
         "rehearsal": {**arm.rehearsal, "young_steps": 0},  # as published
@@ -211,14 +232,18 @@ def learner(arm: Arm, seed: int, dose: Dose = PROTOCOL) -> Learner:
         },
         "learner": {"average": 0.0},
     }
-    return Learner(SPEC, Config.model_validate(settings), torch.device("cpu"))
+    return Learner(spec(dose.net.pixels), Config.model_validate(settings), torch.device("cpu"))
+
+
+def spec(pixels: int) -> Spec:
+    return Spec((), tuple(f"p{i}" for i in range(pixels)), ("digit",), 1, 0)
 
 
 def batch(rows: Rows, first: int) -> Batch:
     """Rows number `first` and on of the stream."""
     number_N = np.arange(first, first + len(rows))
     return replace(
-        empty(SPEC, len(rows)),
+        empty(spec(rows.pixel_NP.shape[1]), len(rows)),
         dense_BD=rows.pixel_NP,
         label_BT=rows.digit_N.float().unsqueeze(1),
         mask_BT=torch.ones(len(rows), 1, dtype=torch.bool),
@@ -252,9 +277,16 @@ def _accuracy(model: Learner, test: Batch) -> float:
 # --- the figures --------------------------------------------------------------------------------
 
 
+def coarse(rows: Rows, pixels: int) -> Rows:
+    """Squares of fewer pixels, each the mean of those that it stands for."""
+    side, before = math.isqrt(pixels), math.isqrt(rows.pixel_NP.shape[1])
+    square_NSS = F.adaptive_avg_pool2d(rows.pixel_NP.view(-1, before, before), side)
+    return Rows(square_NSS.flatten(1), rows.digit_N)
+
+
 def many_digits(updates: int, dose: Dose, tasks: int) -> Stream:
     """Digits drawn again and again, enough for so many updates: 0 to 4 in one task, 5 to 9 in the next, and so on."""
-    rows, generator = digits(), Generator().manual_seed(0)
+    rows, generator = coarse(digits(), dose.net.pixels), Generator().manual_seed(0)
     of_half = [(rows.digit_N // 5 == half).nonzero().squeeze(1) for half in (0, 1)]
     each, parts = updates * dose.batch // tasks, []
     for task in range(tasks):
@@ -314,9 +346,10 @@ def accuracy(kind: str, seeds: int) -> list[Figure]:
 
 
 def speed(updates: int) -> list[Figure]:
-    """Both uses of Avalanche at both doses; a stream is of so many updates."""
+    """Both uses of Avalanche at every dose; a stream is of so many updates."""
     figures = []
-    for dose, name, few in ((PROTOCOL, "10 + 10 rows", 400), (STREAM, "256 + 256 rows", 80)):
+    for name, dose in DOSES.items():
+        few = 400 if dose is PROTOCOL else 80
         short, long = many_digits(few, dose, 4), many_digits(updates, dose, 20)
         for arm, peers in TIMED.items():
             mine, streaming = (ours(ARMS[arm], stream, 0, dose).ms for stream in (short, long))

@@ -19,11 +19,10 @@ from torch import nn
 
 from benchmarks.digits import (
     CLASSES,
-    PIXELS,
     PROTOCOL,
     RATE,
-    TOWER,
     Dose,
+    Net,
     Rows,
     Run,
     Stream,
@@ -33,14 +32,17 @@ from benchmarks.digits import (
 CANDIDATES = 50
 
 
-def protocol_net() -> nn.Module:
-    return nn.Sequential(nn.Linear(PIXELS, 400), nn.ReLU(), nn.Linear(400, CLASSES))
+def protocol_net(net: Net) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(net.pixels, net.hidden), nn.ReLU(), nn.Linear(net.hidden, CLASSES)
+    )
 
 
-def our_net() -> nn.Module:
+def our_net(net: Net) -> nn.Module:
     """What `benchmarks.digits.learner` trains: the arithmetic is the same, so what differs is the rest of an update."""
-    shared = nn.Sequential(nn.Linear(PIXELS, 400), nn.LayerNorm(400), nn.SiLU())
-    return nn.Sequential(shared, nn.Linear(400, TOWER), nn.SiLU(), nn.Linear(TOWER, CLASSES))
+    shared = nn.Sequential(nn.Linear(net.pixels, net.hidden), nn.LayerNorm(net.hidden), nn.SiLU())
+    tower = nn.Sequential(nn.Linear(net.hidden, net.tower), nn.SiLU())
+    return nn.Sequential(shared, tower, nn.Linear(net.tower, CLASSES))
 
 
 NETS = {"protocol": protocol_net, "ours": our_net}
@@ -102,7 +104,7 @@ def strategy(kind: str, seed: int, dose: Dose, net: str) -> Any:
     from avalanche.training.supervised import Cumulative, Naive
 
     torch.manual_seed(seed)
-    model = NETS[net]()
+    model = NETS[net](dose.net)
     made = Cumulative if kind == "Cumulative" else Naive
     return made(
         model=model,
