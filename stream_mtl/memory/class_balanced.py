@@ -38,13 +38,14 @@ class ClassBalanced:
                 f" {'lists' if self._unit_rows > 1 else 'rows'}; raise memory.rows or use 'key_reservoir'"
             )
         self._stores: dict[int, KeyedStore] = {}  # in the order of classes
+        self._units_of = KeyedStore(held, self._unit_rows, random_keys).grouped
 
     def __len__(self) -> int:
         return sum(len(store) for store in self._stores.values())
 
     def add(self, batch: Batch, logit_BC: Tensor, version: int) -> int:
         """A row that comes again with another label leaves the reservoir of its old class."""
-        units = KeyedStore(self._held, self._unit_rows, random_keys).grouped(batch)
+        units = self._units_of(batch)
         if not len(units.key_N):
             return 0
         label_R = batch.label_BT[torch.from_numpy(units.row_R), self._held.own]
