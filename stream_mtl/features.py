@@ -1,14 +1,7 @@
 """Exposures to rows of numbers, as of the moment of showing; outcomes to labelled batches.
 
-A click that nothing had shown gets negatives: some of the candidates that its user would have been
-shown then, and some drawn uniformly from the rest of the shop. Of each of these two strata a known
-share w of the items was kept as negatives, while positives are kept always, so within a stratum the
-log-odds in the sample are those in the shop + ln(1/w). That offset is given to every row of the stratum,
-positive or negative; training adds it to the logit and serving leaves it out. With `features.rest = "clicked"` the second
-stratum is drawn as items are clicked, each with an offset of its own (`clicked_items`).
-
-A click on an item that the shop did not know yet stands outside both strata: no list could have held it,
-and no drawn negative is like it. It gives no rows, else a model learns that the unknown is clicked.
+A click that nothing had shown gets `negatives`. One on an item that the shop did not know yet gives no rows: no list
+could have held it, and no drawn negative is like it, so a model would learn that the unknown is clicked.
 """
 
 from __future__ import annotations
@@ -23,7 +16,6 @@ from torch import Tensor
 
 from stream_mtl import batch as batches
 from stream_mtl.batch import Batch, Spec
-from stream_mtl.clicked_items import ClickedItems
 from stream_mtl.config import Config
 from stream_mtl.description import DENSE, OF_ITEM, OF_READER, SPARSE, Description, Pairs
 from stream_mtl.events import Exposure, Outcome
@@ -31,15 +23,14 @@ from stream_mtl.hashing import hash64, mix64
 from stream_mtl.label_join import RATED
 from stream_mtl.labels import Reading, readings
 from stream_mtl.lists import Lists
+from stream_mtl.negatives import Negatives
 from stream_mtl.provisional import is_early, settled, told_at_last, told_early
 from stream_mtl.retrieval import Candidates, Retrieval, Viewpoint
 from stream_mtl.shop import Shop
 from stream_mtl.shop.columns import Array, Ints
 from stream_mtl.snapshots import Snapshots
-from stream_mtl.state import State, nest, unnest
+from stream_mtl.state import State
 from stream_mtl.task_columns import logits
-
-ATTEMPTS = 8  # uniform draws a wanted negative, before fewer are taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +53,7 @@ class Features:
     """Keeps a snapshot of every open exposure; everything else is read from the shop."""
 
     def __init__(self, shop: Shop, retrieval: Retrieval, config: Config) -> None:
-        self.shop, self.retrieval, self.settings = shop, retrieval, config.features
+        self.shop, self.retrieval = shop, retrieval
         self.spec = Spec(
             SPARSE,
             DENSE,
@@ -78,7 +69,7 @@ class Features:
         self.description = Description(shop, retrieval, config.features.table_rows)
         width = logits(config.tasks)
         self.snapshots = Snapshots(self.spec, width, width if config.gate.publish else 0)
-        self._clicked = ClickedItems() if config.features.rest == "clicked" else None
+        self._negatives = Negatives(shop, retrieval, config.features)
         self._retired: list[int] = []
         self._surface: dict[str, int] = {"": 0}
         # a corrected funnel must know of a row whether it got to the step, which was said before
@@ -110,7 +101,7 @@ class Features:
         view = self.retrieval.view(user_U, domain_U=self._domains(exposures, names, user_U))
         slot_of = shop.items.slots.index
         sampled = [e for e in exposures if e.needs_negatives and e.items[0].item_id in slot_of]
-        drawn = self._draw(sampled, view, row_of)
+        drawn = self._negatives.draw(sampled, view, row_of)
         items: list[int] = []
         positions: list[int] = []
         strange: dict[int, int] = {}  # row -> hash of an item that the shop does not know
@@ -325,13 +316,11 @@ class Features:
 
     def state(self) -> State:
         """Taken between cuts, when everything that was opened has been served."""
-        more = {} if self._clicked is None else nest("clicked", self._clicked.state())
-        return self.snapshots.state() | more
+        return self.snapshots.state() | self._negatives.state()
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.snapshots.restore(state)
-        if self._clicked is not None:
-            self._clicked.restore(unnest("clicked", state))
+        self._negatives.restore(state)
 
     # ---- steps of the above
 
@@ -425,75 +414,6 @@ class Features:
                 return hash64(surface)
             self._surface[surface] = hash64(surface)
         return self._surface[surface]
-
-    # ---- negatives
-
-    def _draw(
-        self, exposures: Sequence[Exposure], view: Viewpoint, row_of: Mapping[str, int]
-    ) -> dict[str, tuple[Ints, Array]]:
-        """Per exposure: slots of its negatives, and the offset of its rows, the clicked item first."""
-        if not exposures:
-            return {}
-        shop = self.shop
-        item_UC = self.retrieval.choose(view).item_UC
-        live = shop.items.sellable()
-        count = int(np.count_nonzero(live))
-        drawn = {
-            e.exposure_id: self._negatives(e, item_UC[row_of[e.user_id]], live, count)
-            for e in exposures
-        }
-        if self._clicked is not None:  # after the draws: a click must not be drawn for itself
-            slot_E = np.array([shop.items.slots.index[e.items[0].item_id] for e in exposures])
-            self._clicked.observe(slot_E, shop.items.slots.hashed[slot_E])
-        return drawn
-
-    def _negatives(
-        self, exposure: Exposure, item_C: Array, live: Array, count: int
-    ) -> tuple[Ints, Array]:
-        shop, key = self.shop, hash64(exposure.exposure_id, "negatives")
-        clicked = shop.items.slots.index.get(exposure.items[0].item_id, -1)
-        candidates = item_C[item_C >= 0].astype(np.int64)
-        inside = bool((candidates == clicked).any())
-        candidates = candidates[candidates != clicked]
-        order = np.argsort(mix64(shop.items.slots.hashed[candidates] ^ key), kind="stable")
-        near = candidates[order[: self.settings.negatives]]
-        near_offset = np.log(len(candidates) / len(near)) if len(near) else 0.0
-        if self._clicked is not None:
-            far, own, far_offset_F = self._as_clicked(self._clicked, key, candidates, clicked, live)
-            offset = [near_offset if inside else own] + [near_offset] * len(near)
-            return np.concatenate([near, far]), np.array([*offset, *far_offset_F], np.float32)
-        outside = count - len(candidates) - int(clicked >= 0 and bool(live[clicked]))
-        far = self._uniform(
-            key,
-            {*candidates.tolist(), clicked},
-            live,
-            min(outside, self.settings.uniform_negatives),
-        )
-        far_offset = np.log(max(outside, 1) / len(far)) if len(far) else 0.0
-        own = near_offset if inside else far_offset
-        offset = [own] + [near_offset] * len(near) + [far_offset] * len(far)
-        return np.concatenate([near, far]), np.array(offset, np.float32)
-
-    def _as_clicked(
-        self, clicks: ClickedItems, key: int, candidates: Ints, clicked: int, live: Array
-    ) -> tuple[Ints, float, list[float]]:
-        """Slots drawn outside the candidates, the offset of the clicked item there, and theirs."""
-        hashed, excluded = self.shop.items.slots.hashed, {*candidates.tolist(), clicked}
-        draws = self.settings.uniform_negatives
-        far = clicks.draw(
-            key, draws, lambda s, h: s not in excluded and bool(live[s]) and int(hashed[s]) == h
-        )
-        slots = np.concatenate([[clicked], far]).astype(np.int64)
-        own, *offsets = clicks.offsets(hashed[slots], hashed[candidates], draws).tolist()
-        return far, own, offsets
-
-    def _uniform(self, key: int, excluded: set[int], live: Array, n: int) -> Ints:
-        """n distinct sellable slots outside `excluded`, drawn by hashes of the exposure."""
-        if n <= 0:
-            return np.zeros(0, np.int64)
-        draws = mix64(np.arange(n * ATTEMPTS, dtype=np.int64) + key, 1) % len(live)
-        good = [s for s in dict.fromkeys(draws.tolist()) if s not in excluded and live[s]]
-        return np.array(good[:n], np.int64)
 
 
 def _runs(outcomes: Sequence[Outcome], known: Mapping[str, Ints]) -> Iterator[list[Outcome]]:
