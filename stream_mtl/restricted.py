@@ -139,20 +139,30 @@ class RestrictedFields(nn.Module):
         yield from self.inner.named_parameters(prefix, recurse, remove_duplicate)
 
     def forward(self, embedding_BLH: Tensor, batch: Batch) -> Tensor:
-        return self.read(self.shared(embedding_BLH, batch), batch)
+        views = self._views(batch)
+        return self._read(self._shared(embedding_BLH, views), views)
 
     def shared(self, embedding_BLH: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        return self._shared(embedding_BLH, self._views(batch))
+
+    def read(self, shared: Sequence[Tensor], batch: Batch) -> Tensor:
+        return self._read(shared, self._views(batch))
+
+    def _views(self, batch: Batch) -> list[Batch]:
+        return [hidden.batch(batch) for hidden in self._hidden]
+
+    def _shared(self, embedding_BLH: Tensor, views: Sequence[Batch]) -> tuple[Tensor, ...]:
         parts = [
-            self.inner.shared(hidden.embedding(embedding_BLH), hidden.batch(batch))
-            for hidden in self._hidden
+            self.inner.shared(hidden.embedding(embedding_BLH), batch)
+            for hidden, batch in zip(self._hidden, views, strict=True)
         ]
         return tuple(part for view in parts for part in view)
 
-    def read(self, shared: Sequence[Tensor], batch: Batch) -> Tensor:
-        each = len(shared) // len(self._hidden)
+    def _read(self, shared: Sequence[Tensor], views: Sequence[Batch]) -> Tensor:
+        each = len(shared) // len(views)
         logits = [
-            self.inner.read(shared[view * each : (view + 1) * each], hidden.batch(batch))
-            for view, hidden in enumerate(self._hidden)
+            self.inner.read(shared[view * each : (view + 1) * each], batch)
+            for view, batch in enumerate(views)
         ]
         own = zip(self._view_of, self._columns, strict=True)
         return torch.cat([logits[view][:, columns] for view, columns in own], 1)
