@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from stream_mtl.settings_base import NonNegative as NonNegative
 from stream_mtl.settings_base import Positive as Positive
@@ -356,6 +356,14 @@ class Gate(Section):
     )
     forgetting: Share = Field(0.02, description="allowed loss of AUC on the probes")
     users: Positive = Field(100, description="fewer users in a window do not bear a verdict")
+
+    @field_validator("calibration")
+    @classmethod
+    def _around_one(cls, bounds: tuple[float, float]) -> tuple[float, float]:
+        low, high = bounds
+        if not 0 <= low < 1 < high:
+            raise ValueError("a lower bound below 1 and an upper one above it, such as [0.9, 1.1]")
+        return bounds
 
 
 class Checkpoint(Section):

@@ -172,14 +172,15 @@ def _complaints(error: ValidationError, origins: Mapping[Keys, str]) -> Iterator
         if keys in seen:  # a union reports each of its members
             continue
         seen.add(keys)
-        where = origins.get(keys, "")
+        where = f" ({origins[keys]})" if origins.get(keys) else ""
         expected = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         missing = fault["type"] == "missing"
+        if fault["type"] == "value_error" and isinstance(fault["input"], dict):
+            yield f"{'.'.join(keys)}: {expected}{where}"  # settings that do not fit together
+            continue
         expected = "a value" if missing else expected
         found = "nothing" if missing else tellable(keys, fault["input"])
-        yield f"{'.'.join(keys)}: expected {expected}, found {found}" + (
-            f" ({where})" if where else ""
-        )
+        yield f"{'.'.join(keys)}: expected {expected}, found {found}{where}"
 
 
 def _unknown(key: str, origin: str) -> str:

@@ -89,6 +89,19 @@ def test_a_mistyped_value_says_key_expected_found_and_origin_for_every_fault(
     assert "validation error" not in str(caught.value)
 
 
+def test_settings_that_do_not_fit_together_are_named_without_the_whole_section(
+    tmp_path: Path,
+) -> None:
+    file = _file(tmp_path, '[tasks.click]\nimbalance = "focal"\n[gate]\ncalibration = [1.1, 0.9]\n')
+    with pytest.raises(ConfigError) as caught:
+        settings.load(file)
+    said = sorted(str(caught.value).splitlines())
+    assert "gate.calibration: expected a lower bound below 1" in said[0]
+    assert f"found [1.1, 0.9] ({file}:4)" in said[0]
+    assert "tasks.click: imbalance = 'focal' goes neither with `listwise`" in said[1]
+    assert "found" not in said[1]
+
+
 def test_a_secret_is_neither_shown_nor_told(tmp_path: Path) -> None:
     """`config show` and messages may end in a ticket."""
     file = _file(tmp_path, '[kafka.client]\n"sasl.password" = "hush"\n')
