@@ -128,7 +128,7 @@ def _value(text: str, kind: Any, key: str, origin: str) -> Any:
         try:
             return json.loads(text)
         except ValueError as error:
-            what = "a JSON object" if table else "a JSON list"
+            what = "a JSON object" if table else 'a list, as one,two or ["one", "two"]'
             found = config_file.tellable(key.split("."), text)
             raise ConfigError(f"{key}: expected {what}, found {found} ({origin})") from error
     if origin_type is tuple:
