@@ -23,6 +23,7 @@ PROGRAMS = (
     "model_quality",
     "methods_table",
     "label_efficiency",
+    "drift_detectors",
     "item_index",
     "sharing",
 )

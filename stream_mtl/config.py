@@ -275,11 +275,12 @@ class Drift(Section):
 
     on: bool = True
     entropy: str = Field(
-        "adwin", description="detector on a task's normalised entropy: adwin, kswin, page_hinkley"
+        "adwin",
+        description="detector on a task's normalised entropy: adwin, ddm, kswin, page_hinkley",
     )
     calibration: str = Field(
         "page_hinkley",
-        description="detector on how far predictions miss the labels on average; the same names",
+        description="detector on how far predictions miss the labels on average; the same but ddm",
     )
     rows: Positive = Field(
         16, description="labels of a task that make one number for its detectors"

@@ -3,7 +3,8 @@
 Every `drift.rows` labels of a task make one number for each of its detectors:
 
     entropy      mean log loss over the entropy of the task's base rate (an average that fades): 1 is as good
-                 as the base rate. Only a rise is an alarm; a young model gets better all the time.
+                 as the base rate. Only a rise is an alarm; a young model gets better all the time. A
+                 detector of errors (DDM) is told whether it is above 1: worse than knowing the rate.
     calibration  Σ (label - p) / sqrt(Σ p (1 - p)): about standard normal while p is right
 
 Groups of rows, because a single loss of a rare event is 0 or enormous, and because they cost a sixteenth.
@@ -31,7 +32,7 @@ SIGNALS = ("entropy", "calibration")
 # its fading of .9999 it is every 15,000: the fading cancels the tolerance once sums are as old as it remembers.
 # With .1 and no fading none came in 8 x 300,000, and rates that are a quarter off are found in 5,000 labels.
 OPTIONS: dict[str, dict[str, float]] = {"page_hinkley": {"delta": 0.1, "alpha": 1.0}}
-_BINARY = {name for name, new in DETECTORS.items() if new().binary}
+_BINARY = {name for name, new in DETECTORS.items() if new().binary}  # of errors, 0 or 1
 WILD = 5.0  # standard deviations that one group counts at most: a single row must not be an alarm
 POSITIVES = 20  # of a task, before its base rate means anything
 FADING = 0.999  # of the base rate, a label: it remembers a thousand
@@ -43,8 +44,7 @@ class TaskWatch:
     def __init__(self, config: settings.Drift, tests: int) -> None:
         self._rows, self._recent = config.rows, config.recent
         self._detectors = {
-            signal: _detector(f"drift.{signal}", getattr(config, signal), tests)
-            for signal in SIGNALS
+            signal: _detector(signal, getattr(config, signal), tests) for signal in SIGNALS
         }
         self._labels = self._positives = 0.0  # faded
         self._seen = 0  # positives, in all
@@ -92,7 +92,7 @@ class TaskWatch:
         found = []
         for signal, number in numbers.items():
             detector = self._detectors[signal]
-            detector.update(number)
+            detector.update(float(number > 1) if detector.binary else number)
             if detector.drift and (detector.rose or signal == "calibration"):
                 found.append((signal, detector.rose))
         return found
@@ -153,10 +153,9 @@ class DriftWatch:
         self._alarms = []
 
 
-def _detector(key: str, name: str, tests: int) -> Detector:
-    """Raises ConfigError for what is no detector of numbers."""
-    new = DETECTORS.get(name)
-    if new is None or name in _BINARY:
-        valid = sorted(set(DETECTORS) - _BINARY)
-        raise ConfigError(f"{key} = {name!r} is not known; use one of: {', '.join(valid)}")
-    return new(tests, **OPTIONS.get(name, {}))
+def _detector(signal: str, name: str, tests: int) -> Detector:
+    """Raises ConfigError for a name that is none, and for a detector of errors where there are none."""
+    valid = sorted(set(DETECTORS) - (set() if signal == "entropy" else _BINARY))
+    if name not in valid:
+        raise ConfigError(f"drift.{signal} = {name!r} is not known; use one of: {', '.join(valid)}")
+    return DETECTORS[name](tests, **OPTIONS.get(name, {}))

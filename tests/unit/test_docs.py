@@ -30,7 +30,6 @@ from stream_mtl.tasks import TASKS
 from tests.folds import as_records, shop_cuts, small
 
 METHODS = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
-NOT_FOR_THE_FOLD = {"ddm"}  # of errors of 0 and 1; the fold watches losses
 NAMES = sorted(
     {
         *IMBALANCES,
@@ -48,7 +47,6 @@ NAMES = sorted(
         *DETECTORS,
         *SEARCHES,
     }
-    - NOT_FOR_THE_FOLD
 )
 
 

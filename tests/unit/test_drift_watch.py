@@ -78,10 +78,11 @@ def test_rates_that_change_are_a_calibration_alarm(factor: float, rose: bool) ->
     assert watch.drifted() == ("click",)
 
 
-def test_tastes_that_turn_round_are_an_entropy_alarm() -> None:
+@pytest.mark.parametrize("name", ["adwin", "ddm", "page_hinkley"])
+def test_tastes_that_turn_round_are_an_entropy_alarm(name: str) -> None:
     """The same rates, but the order of the rows means nothing any more."""
     logit, label = honest(30_000)
-    watch = DriftWatch(ON, TASKS)
+    watch = DriftWatch(settings.Drift(entropy=name), TASKS)
     assert alarms(watch, logit, label) == []
     found = alarms(watch, np.random.default_rng(1).permutation(logit)[:8_000], label[:8_000])
     assert DriftAlarm("click", "entropy", True) in found
@@ -175,8 +176,17 @@ def test_off_it_keeps_nothing_and_a_state_without_it_can_be_restored() -> None:
     assert on.drifted() == ()
 
 
-@pytest.mark.parametrize("name", ["adwim", "ddm"])
-def test_a_detector_that_cannot_watch_numbers_is_refused_with_those_that_can(name: str) -> None:
-    """DDM takes errors alone."""
-    with pytest.raises(ConfigError, match=r"drift\.entropy = .*adwin, kswin, page_hinkley"):
-        DriftWatch(settings.Drift(entropy=name), TASKS)
+@pytest.mark.parametrize(
+    "given,valid",
+    [
+        ({"entropy": "adwim"}, "adwin, ddm, kswin, page_hinkley"),
+        ({"calibration": "ddm"}, "adwin, kswin"),
+    ],
+)
+def test_a_detector_that_cannot_watch_is_refused_with_those_that_can(
+    given: dict[str, str], valid: str
+) -> None:
+    """DDM takes errors alone, and a miss on average is none."""
+    ((signal, name),) = given.items()
+    with pytest.raises(ConfigError, match=rf"drift\.{signal} = '{name}' .*: {valid}"):
+        DriftWatch(settings.Drift(**given), TASKS)
