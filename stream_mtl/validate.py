@@ -1,115 +1,118 @@
-"""How good a file of events is: what a reader would take, what it would refuse, and what is filled in."""
+"""How good events are before a worker reads them: what it would refuse, and what is never filled in, misspelt, late or twice."""
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 from stream_mtl.config import Config
 from stream_mtl.cut import Record, Reject
-from stream_mtl.events import Command
+from stream_mtl.events import Command, Item
 from stream_mtl.hashing import hash64
-from stream_mtl.serde import FILE_TOPIC, AnyWire, decode, parse
+from stream_mtl.serde import AnyWire, decode, parse
 
-SHOWN_LINES = 5  # line numbers named for each reason
+EXAMPLES = 5  # places named of each fault
 MAX_UNKNOWN = 50  # names of unknown fields counted: a file whose keys are data must not fill memory
+MAX_IDS = 5_000_000  # ids remembered: a later duplicate of a later event is not seen
 
 
-def validate_file(lines: Iterable[bytes], config: Config) -> dict[str, Any]:
-    """A JSON-ready report of one file of JSON lines; line numbers begin at 1, blank lines are skipped.
+class Survey:
+    """Takes records one by one, decoded as the worker decodes them."""
 
-    `coverage`: for each type and field the share of its records where the field is there and not null.
-    `duplicates`: events whose id (given, or the hash of their content) came before.
-    """
-    survey = _Survey(config)
-    for number, line in enumerate(lines, start=1):
-        value = line.strip()
-        if value:
-            survey.add(number, value)
-    return survey.report()
-
-
-class _Survey:
     def __init__(self, config: Config) -> None:
-        self.config = config
-        self.records = self.commands = self.out_of_order = 0
-        self.types: Counter[str] = Counter()
-        self.fields: dict[str, Counter[str]] = {}
-        self.unknown: dict[str, Counter[str]] = {}
-        self.reasons: Counter[str] = Counter()
-        self.reason_lines: dict[str, list[dict[str, object]]] = {}
-        self.duplicates = 0
-        self.duplicate_lines: list[int] = []
-        self.seen: set[int] = set()  # hashes of ids: 64 bits each, whatever the ids' lengths
-        self.first_ms: int | None = None
-        self.last_ms: int | None = None
+        self._config = config
+        self._out_of_order = self._twice = 0
+        self._types: Counter[str] = Counter()
+        self._wires: dict[str, type[AnyWire]] = {}
+        self._filled: dict[str, Counter[str]] = {}
+        self._unknown: dict[str, Counter[str]] = {}
+        self._reasons: dict[str, dict[str, Any]] = {}
+        self._twice_at: list[str] = []
+        self._ids: set[int] = set()  # hashed: 64 bits each, however long an id is
+        self._first_ms: int | None = None
+        self._last_ms: int | None = None
 
-    def add(self, number: int, value: bytes) -> None:
-        self.records += 1
-        record = Record(topic=FILE_TOPIC, partition=0, offset=number - 1, key=None, value=value)
-        out = decode(record, self.config.source, self.config.topics)
+    def add(self, record: Record, place: str) -> None:
+        """`place`: where a person finds the record."""
+        out = decode(record, self._config.source, self._config.topics)
         if isinstance(out, Reject):
-            self._add_reject(number, out)
+            self._refused(out, place)
             return
-        wire = parse(record, value, self.config.source)
-        assert not isinstance(wire, Reject)
-        self._add_fields(wire, value)
-        if isinstance(out, Command):
-            self.commands += 1
-        else:
-            self._add_event(number, out.event_id, out.time_ms)
+        value = record.value or b""
+        wire = parse(record, value, self._config.source)
+        assert not isinstance(wire, Reject)  # as a part of what was decoded above
+        self._read(wire, value)
+        if not isinstance(out, Command | Item):  # a catalogue may be told again at any time
+            self._happened(out.event_id, out.time_ms, place)
 
-    def _add_reject(self, number: int, reject: Reject) -> None:
-        self.reasons[reject.reason] += 1
-        named = self.reason_lines.setdefault(reject.reason, [])
-        if len(named) < SHOWN_LINES:
-            named.append({"line": number, "message": reject.message})
+    def _refused(self, reject: Reject, place: str) -> None:
+        found = self._reasons.setdefault(reject.reason, {"records": 0, "examples": []})
+        found["records"] += 1
+        if len(found["examples"]) < EXAMPLES:
+            found["examples"].append({"at": place, "message": reject.message})
 
-    def _add_fields(self, wire: AnyWire, value: bytes) -> None:
-        self.types[wire.type] += 1
-        filled = self.fields.setdefault(wire.type, Counter())
-        filled.update(n for n in wire.model_fields_set if getattr(wire, n) is not None)
-        unknown = self.unknown.setdefault(wire.type, Counter())
+    def _read(self, wire: AnyWire, value: bytes) -> None:
+        kind = wire.type
+        self._types[kind] += 1
+        self._wires[kind] = type(wire)
+        filled = self._filled.setdefault(kind, Counter())
+        filled.update(name for name in wire.model_fields_set if getattr(wire, name) is not None)
+        unknown = self._unknown.setdefault(kind, Counter())
         for name in json.loads(value).keys() - type(wire).model_fields.keys():
             if name in unknown or len(unknown) < MAX_UNKNOWN:
                 unknown[name] += 1
 
-    def _add_event(self, number: int, event_id: str, time_ms: int) -> None:
+    def _happened(self, event_id: str, time_ms: int, place: str) -> None:
         identity = hash64(event_id)
-        if identity in self.seen:
-            self.duplicates += 1
-            if len(self.duplicate_lines) < SHOWN_LINES:
-                self.duplicate_lines.append(number)
-        self.seen.add(identity)
-        if self.last_ms is not None and time_ms < self.last_ms:
-            self.out_of_order += 1
-        self.first_ms = time_ms if self.first_ms is None else min(self.first_ms, time_ms)
-        self.last_ms = time_ms if self.last_ms is None else max(self.last_ms, time_ms)
+        if identity in self._ids:
+            self._twice += 1
+            if len(self._twice_at) < EXAMPLES:
+                self._twice_at.append(place)
+        elif len(self._ids) < MAX_IDS:
+            self._ids.add(identity)
+        if self._last_ms is not None and time_ms < self._last_ms:
+            self._out_of_order += 1
+        self._first_ms = time_ms if self._first_ms is None else min(self._first_ms, time_ms)
+        self._last_ms = time_ms if self._last_ms is None else max(self._last_ms, time_ms)
 
     def report(self) -> dict[str, Any]:
-        rejected = sum(self.reasons.values())
+        """JSON-ready.
+
+        filled           of each type the share of its records in which a field that may be left out is there
+        unknown_fields   of each type, by field: records with it, and a known field of a similar name or null
+        out_of_order     events older than the newest before them
+        duplicates       events whose id (given, or the hash of their content) came before
+        """
         return {
-            "records": self.records,
-            "valid": self.records - rejected,
-            "rejected": rejected,
-            "commands": self.commands,
-            "types": dict(sorted(self.types.items())),
-            "reasons": {
-                reason: {"count": count, "first": self.reason_lines[reason]}
-                for reason, count in sorted(self.reasons.items())
-            },
-            "coverage": {
-                kind: {name: count / self.types[kind] for name, count in sorted(filled.items())}
-                for kind, filled in sorted(self.fields.items())
-            },
+            "valid": self._types.total(),
+            "refused": sum(found["records"] for found in self._reasons.values()),
+            "events": dict(self._types.most_common()),
+            "reasons": dict(sorted(self._reasons.items())),
+            "filled": {kind: self._shares(kind) for kind in sorted(self._types)},
             "unknown_fields": {
-                kind: dict(sorted(names.items()))
-                for kind, names in sorted(self.unknown.items())
+                kind: {
+                    name: {"records": records, "similar": _similar(name, self._wires[kind])}
+                    for name, records in sorted(names.items())
+                }
+                for kind, names in sorted(self._unknown.items())
                 if names
             },
-            "time": {"first_ms": self.first_ms, "last_ms": self.last_ms},
-            "out_of_order": self.out_of_order,
-            "duplicates": {"count": self.duplicates, "first_lines": self.duplicate_lines},
+            "time": {"first_ms": self._first_ms, "last_ms": self._last_ms},
+            "out_of_order": self._out_of_order,
+            "duplicates": {"records": self._twice, "examples": self._twice_at},
         }
+
+    def _shares(self, kind: str) -> dict[str, float]:
+        optional = [n for n, f in self._wires[kind].model_fields.items() if not f.is_required()]
+        return {
+            name: self._filled[kind][name] / self._types[kind]
+            for name in optional
+            if name not in ("type", "schema_version")
+        }
+
+
+def _similar(name: str, wire: type[AnyWire]) -> str | None:
+    near = difflib.get_close_matches(name, list(wire.model_fields), n=1, cutoff=0.75)
+    return near[0] if near else None

@@ -1,8 +1,9 @@
-"""`events validate`: would the worker understand these records?"""
+"""`events validate`: would the worker understand these records, and what would it miss in them?"""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,6 @@ import click
 
 from workers import output
 from workers.options import Call, verb
-
-_EXAMPLES = 5  # places named of one reason
 
 
 @click.group()
@@ -30,45 +29,62 @@ def events() -> None:
 )
 @verb()
 def validate(call: Call, files: tuple[Path, ...], dialect: str) -> int:
-    """Decode FILES (.jsonl, .jsonl.gz) as the worker would; say what is refused, where and why.
+    """Decode FILES (.jsonl, .jsonl.gz) as the worker would; say what is refused, where and why, and how
+    good the rest is: fields that are seldom or never filled, names that the worker does not know, time,
+    disorder, duplicates.
 
     Exit 0 when all lines are good, 65 when some are refused.
     """
-    from stream_mtl.cut import Reject
     from stream_mtl.errors import ConfigError
     from stream_mtl.files import records_of_files
-    from stream_mtl.serde import decode
+    from stream_mtl.validate import Survey
 
     config = call.config()
     for path in files:
         if not path.is_file():
             raise ConfigError(f"no such file of events: {path}; expected .jsonl or .jsonl.gz")
-    types: Counter[str] = Counter()
-    reasons: dict[str, dict[str, Any]] = {}
+    survey = Survey(config)
     for path in files:
         for record in records_of_files([path], config.source.max_record_bytes):
-            found = decode(record, config.source, config.topics)
-            if not isinstance(found, Reject):
-                types[type(found).__name__] += 1
-                continue
-            entry = reasons.setdefault(found.reason, {"records": 0, "examples": []})
-            entry["records"] += 1
-            if len(entry["examples"]) < _EXAMPLES:
-                place = f"{path}:{record.offset + 1}"
-                entry["examples"].append({"at": place, "message": found.message})
-    good, bad = types.total(), sum(entry["records"] for entry in reasons.values())
-    lines = output.table(types.most_common(), ["event", "records"])
-    for reason, entry in reasons.items():
-        lines += ["", f"{reason}: {entry['records']} refused"]
-        lines += [f"  {example['at']}  {example['message']}" for example in entry["examples"]]
-    call.result(
-        {
-            "dialect": "canonical",
-            "valid": good,
-            "refused": bad,
-            "events": dict(types),
-            "reasons": reasons,
-        },
-        [*lines, "", f"{good} good, {bad} refused"],
-    )
-    return 65 if bad else 0
+            survey.add(record, f"{path}:{record.offset + 1}")
+    report = survey.report()
+    call.result({"dialect": "canonical", **report}, list(_lines(report)))
+    return 65 if report["refused"] else 0
+
+
+def _lines(report: Mapping[str, Any]) -> Iterator[str]:
+    yield from output.table(list(report["events"].items()), ["event", "records"])
+    yield ""
+    yield from _filled(report["filled"])
+    for kind, names in report["unknown_fields"].items():
+        for name, found in names.items():
+            hint = f"; did you mean {found['similar']}?" if found["similar"] else ""
+            yield f"{kind}.{name} is no field of such an event (records: {found['records']}){hint}"
+    for reason, found in report["reasons"].items():
+        yield from ("", f"{reason}: {found['records']} refused")
+        for example in found["examples"]:
+            yield f"  {example['at']}  {example['message']}"
+    yield ""
+    if report["time"]["first_ms"] is not None:
+        yield f"from {_utc(report['time']['first_ms'])} to {_utc(report['time']['last_ms'])}"
+    twice = report["duplicates"]
+    where = f" ({', '.join(twice['examples'])})" if twice["records"] else ""
+    yield f"{report['out_of_order']} out of order, {twice['records']} duplicates{where}"
+    yield f"{report['valid']} good, {report['refused']} refused"
+
+
+def _filled(filled: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    """Never filled is worth more attention than always."""
+    for kind, shares in filled.items():
+        some = [f"{name} {share:.0%}" for name, share in shares.items() if 0 < share < 1]
+        for what, names in (
+            ("always has", [name for name, share in shares.items() if share == 1]),
+            ("at times has", some),
+            ("never has", [name for name, share in shares.items() if share == 0]),
+        ):
+            if names:
+                yield f"{kind} {what} {', '.join(names)}"
+
+
+def _utc(time_ms: int) -> str:
+    return f"{datetime.fromtimestamp(time_ms / 1_000, UTC):%Y-%m-%d %H:%M:%S} UTC"
