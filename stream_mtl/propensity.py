@@ -1,4 +1,5 @@
-"""How likely a place is looked at, relative to the first: what `tasks.X.propensities` wants. Legend: P places.
+"""How likely a place is looked at, relative to the first: what `tasks.X.propensities` wants (`events propensities`,
+`ckpt propensities`). Legend: P places.
 
 Estimated beside the fold and given as a setting: a fold that changed the weights of its own labels while it learns would judge
 remembered rows by other weights than fresh ones.
@@ -6,19 +7,29 @@ remembered rows by other weights than fresh ones.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from torch import Tensor
 
+from stream_mtl.layers import POSITION_UNIT
 
-def from_swaps(click_P: Tensor, shown_P: Tensor) -> tuple[float, ...]:
+_BIAS = re.compile(r"(?:^|/)learner/average/(?:.*\.)?heads\.(\d+)\.position_bias$")
+
+
+def from_swaps(clicked: Sequence[float], shown: Sequence[float]) -> tuple[float, ...]:
     """From clicks and showings of places 1, 2, ... of items that were put there at random (Joachims et al., WSDM 2017).
 
     The ratio of the rates, at most 1; of a place without a showing 1. ValueError when the first place has no clicks.
     """
-    if not len(click_P) or click_P[0] <= 0:
+    if not len(clicked) or clicked[0] <= 0:
         raise ValueError("the first place has no clicks: show more lists in random order")
-    rate_P = (click_P / shown_P.clamp(min=1)).where(shown_P > 0, click_P[0] / shown_P[0])
-    found: list[float] = (rate_P / rate_P[0]).clamp(max=1).tolist()
-    return tuple(found)
+    first = clicked[0] / shown[0]
+    return tuple(
+        min(1.0, clicks / times / first) if times else 1.0
+        for clicks, times in zip(clicked, shown, strict=True)
+    )
 
 
 def from_bias(bias_P: Tensor) -> tuple[float, ...]:
@@ -28,3 +39,16 @@ def from_bias(bias_P: Tensor) -> tuple[float, ...]:
     """
     found: list[float] = (bias_P[1:] - bias_P[1]).exp().clamp(max=1).tolist()
     return tuple(found)
+
+
+def learned(state: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    """`from_bias` of every task that has one, from the state of a fold, as it is served."""
+    found = {}
+    for name, value in state.items():
+        head = _BIAS.search(name)
+        if head is not None and value.any():
+            bias_P = value[
+                : int(value.nonzero().max()) + 1
+            ]  # up to the last place that was ever shown
+            found[tasks[int(head.group(1))]] = from_bias(POSITION_UNIT * bias_P)
+    return found

@@ -32,12 +32,12 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "init": ("config", "init", "Write a commented starter config file."),
     "config": ("config", "config", "Effective settings with their origin; JSON Schema."),
     "control": ("control", "control", "Commands to a running worker: pause, rollback, tasks, ..."),
-    "ckpt": ("ckpt", "ckpt", "Checkpoints: ls, show, verify, rollback."),
+    "ckpt": ("ckpt", "ckpt", "Checkpoints: ls, show, verify, diff, rollback, propensities."),
     "ledger": ("ledger", "ledger", "The ledger: ls, verify."),
     "dlq": ("dlq", "dlq", "Dead letters: ls, show, replay."),
     "replay": ("replay", "replay", "Fold a range of the ledger again, or learn it anew."),
     "erase": ("erase", "erase", "Forget a person, or count what there is to forget."),
-    "events": ("events", "events", "Files of events: validate."),
+    "events": ("events", "events", "Files of events: validate, propensities."),
 }
 
 

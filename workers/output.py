@@ -49,6 +49,11 @@ def table(rows: Sequence[Sequence[object]], header: Sequence[str]) -> list[str]:
     ]
 
 
+def setting(propensities: Sequence[float]) -> str:
+    """As a line of a task's section."""
+    return f"propensities = [{', '.join(f'{one:g}' for one in propensities)}]"
+
+
 def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     """The summary object for people."""
     flat = [(k, v) for k, v in summary.items() if not isinstance(v, (dict, list))]

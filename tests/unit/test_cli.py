@@ -66,6 +66,7 @@ PINNED: dict[str, set[str]] = {
     "ckpt show": STATE,
     "ckpt verify": STATE,
     "ckpt diff": STATE,
+    "ckpt propensities": STATE,
     "ledger ls": {"--last"} | KAFKA,
     "ledger verify": KAFKA | STATE,
     "dlq ls": {"--last"} | KAFKA,
@@ -75,6 +76,7 @@ PINNED: dict[str, set[str]] = {
     "replay": {"--first", "--last", "--from-nothing", "--out", "--from-scratch"} | KAFKA | STATE,
     "erase": {"--dry-run"} | SENT | KAFKA | STATE,
     "events validate": {"--dialect"},
+    "events propensities": {"--surface"},
 }
 
 

@@ -103,7 +103,8 @@ def test_a_person_reads_what_never_comes_and_what_is_misspelt(
     said = capsys.readouterr().out
     assert "click at times has position 33%" in said
     assert (
-        "click.sesion_id is no field of such an event (records: 1); did you mean session_id?" in said
+        "click.sesion_id is no field of such an event (records: 1); did you mean session_id?"
+        in said
     )
     assert "from 1970-01-01 00:00:01 UTC" in said
     assert f"1 duplicates ({path}:3)" in said

@@ -1,4 +1,4 @@
-"""`events validate`: would the worker understand these records, and what would it miss in them?"""
+"""`events validate`: would the worker understand these records, and what would it miss in them? `events propensities`."""
 
 from __future__ import annotations
 
@@ -50,6 +50,40 @@ def validate(call: Call, files: tuple[Path, ...], dialect: str) -> int:
     report = survey.report()
     call.result({"dialect": "canonical", **report}, list(_lines(report)))
     return 65 if report["refused"] else 0
+
+
+@events.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--surface", default="", help="Lists of this surface alone, as impressions name it.")
+@verb()
+def propensities(call: Call, files: tuple[Path, ...], surface: str) -> None:
+    """How likely each place of a list is looked at, for `tasks.X.propensities`: click rate over that of the first.
+
+    Right for lists in random order alone: show some, on a surface of their own, and name it. Where better items
+    stand higher their quality would be taken for the place's.
+    """
+    from stream_mtl.errors import ConfigError
+    from stream_mtl.place_counts import place_counts
+    from stream_mtl.propensity import from_swaps
+
+    counts = place_counts(files, call.config(), surface)
+    clicked, shown = counts.by_place()
+    if not clicked or not clicked[0]:
+        there = ", ".join(f"{name} ({lists})" for name, lists in counts.surfaces.most_common())
+        raise ConfigError(
+            f"no click on a first place{f' of surface {surface!r}' if surface else ''}; lists with places were shown"
+            f" on: {there or 'none'}"
+        )
+    found = [round(theta, 4) for theta in from_swaps(clicked, shown)]
+    rows = list(zip(range(1, len(found) + 1), shown, clicked, found, strict=True))
+    call.result(
+        {"surface": surface, "shown": shown, "clicked": clicked, "propensities": found},
+        [
+            *output.table(rows, ["place", "shown", "clicked", "propensity"]),
+            "",
+            output.setting(found),
+        ],
+    )
 
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:
