@@ -63,8 +63,6 @@ class BackgroundWriter:
         self._fork = fork and store.storage.beside
         self._work: Joinable | None = None
         self._ended: deque[Written] = deque()
-        self.skipped = 0
-        self.failures = 0
         self.last_error: SaveFailed | None = None
 
     @property
@@ -76,7 +74,6 @@ class BackgroundWriter:
     ) -> bool:
         """Fix what `state` gives now and write it meanwhile; False while the last write is going on."""
         if self.busy:
-            self.skipped += 1
             return False
         began = time.perf_counter()
         self._failpoint("checkpoint.cloning")
@@ -91,7 +88,6 @@ class BackgroundWriter:
         ended = []
         while self._ended:
             ended.append(self._ended.popleft())
-        self.failures += sum(written.saved is None for written in ended)
         return ended
 
     def wait(self, timeout_s: float) -> bool:

@@ -19,7 +19,6 @@ BETTER = {  # which way is better
     "normalized_entropy": "lower",
     "rmse": "lower",
 }
-DEFAULT = "normalized_entropy"
 
 
 Qualities = Mapping[str, Mapping[str, float | int | None]]  # by task

@@ -339,7 +339,7 @@ def test_what_is_written_is_the_state_at_the_start_of_the_write(
     assert digest(store.load(written.saved.info.name)[0]) == before
 
 
-def test_a_checkpoint_that_comes_due_during_a_write_is_skipped_and_counted(
+def test_a_checkpoint_that_comes_due_during_a_write_is_skipped(
     slow: tuple[CheckpointStore, threading.Event],
 ) -> None:
     store, go = slow
@@ -348,7 +348,6 @@ def test_a_checkpoint_that_comes_due_during_a_write_is_skipped_and_counted(
     assert not writer.start(a_state, identity(2), "a1", 0)
     go.set()
     assert writer.wait(10)
-    assert writer.skipped == 1
     assert [info.cut for info in store.list()] == [1]
     assert writer.start(a_state, identity(3), "a1", 0)
     assert writer.wait(10)
@@ -356,7 +355,7 @@ def test_a_checkpoint_that_comes_due_during_a_write_is_skipped_and_counted(
     assert writer.take() == []
 
 
-def test_a_failed_write_is_counted_and_does_not_reach_the_fold(
+def test_a_failed_write_is_told_and_does_not_reach_the_fold(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store.storage, "free_bytes", lambda: 0)
@@ -365,5 +364,4 @@ def test_a_failed_write_is_counted_and_does_not_reach_the_fold(
     assert writer.wait(10)
     (written,) = writer.take()
     assert (written.saved, written.reason) == (None, "disk_low")
-    assert writer.failures == 1
     assert isinstance(writer.last_error, StorageError)
