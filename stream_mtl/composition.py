@@ -18,6 +18,7 @@ from stream_mtl.pending import Pending
 from stream_mtl.pipeline import Pipeline
 from stream_mtl.publish_gate import PublishGate
 from stream_mtl.reactions import Reactions
+from stream_mtl.reactions_fit import check_reactions
 from stream_mtl.recall import Recall
 from stream_mtl.retrieval import SOURCES, Retrieval
 from stream_mtl.row_limit import RowLimit
@@ -48,8 +49,7 @@ def parts(config: Config, encoder: Encoder) -> Parts:
     recall = Recall(shop, SOURCES, config.scoring.candidates)
     features = Features(shop, retrieval, config)
     learner = Learner(features.spec, config, choose_device(config.device))
-    if config.adapt.grow:
-        _check_growth(config, learner)
+    check_reactions(config, learner.measures_affinity)
     evaluation = Evaluation(
         config.evaluation,
         features.spec,
@@ -87,19 +87,6 @@ def parts(config: Config, encoder: Encoder) -> Parts:
         towers=towers,
         searches=searches,
     )
-
-
-def _check_growth(config: Config, learner: Learner) -> None:
-    if config.model.name != "cgc" or not config.model.spare_experts:
-        raise ConfigError(
-            f"adapt.grow needs model.name = 'cgc' with model.spare_experts; found {config.model.name!r} with"
-            f" {config.model.spare_experts}"
-        )
-    if not learner.measures_affinity:
-        raise ConfigError(
-            "adapt.grow asks whether a task's gradient pulls against the others: set balancer.affinity_every"
-            " (for example 20), or choose a gradient balancer"
-        )
 
 
 def choose_device(wanted: str) -> torch.device:

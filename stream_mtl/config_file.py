@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from stream_mtl.config import SECTION_CLASS, Config, KeyClass
 from stream_mtl.errors import ConfigError
+from stream_mtl.settings_task import OF_KINDS
 
 Keys = tuple[str, ...]
 Tree = dict[str, Any]
@@ -135,7 +136,9 @@ def validate(tree: Tree, origins: Mapping[Keys, str]) -> Config:
     tasks = tree.get("tasks")
     if isinstance(tasks, dict):
         filled = {
-            name: {**defaults.get(name, {}), **task} if isinstance(task, dict) else task
+            name: _filled(name, {**defaults.get(name, {}), **task}, origins)
+            if isinstance(task, dict)
+            else task
             for name, task in tasks.items()
         }
         tree = {**tree, "tasks": filled}
@@ -143,6 +146,16 @@ def validate(tree: Tree, origins: Mapping[Keys, str]) -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError("\n".join(_complaints(error, origins))) from error
+
+
+def _filled(name: str, task: Tree, origins: Mapping[Keys, str]) -> Tree:
+    """Without what a default task has and nobody asked for, where the kind was changed to one that has it not."""
+    kind = task.get("kind")
+    return {
+        key: value
+        for key, value in task.items()
+        if kind in OF_KINDS.get(key, (kind,)) or ("tasks", name, key) in origins
+    }
 
 
 def load(path: str | Path) -> Config:

@@ -79,6 +79,10 @@ def _reading(name: str, task: Task) -> Reading:
                 f"tasks.{name}.label = {source!r}: an attribute of the profile is one of several values;"
                 f" use kind = 'multiclass' with `classes` or `values`, found {task.kind!r}"
             )
+        if task.above is not None:
+            raise ConfigError(
+                f"tasks.{name}.above with label {source!r}: an attribute of the profile is no number; leave it out"
+            )
         return Reading(source, source.removeprefix(PROFILE))
     found = SOURCES.get(source)
     if found is None:

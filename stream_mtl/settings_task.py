@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from stream_mtl.settings_base import NonNegative, Positive, Section
+
+# what only some kinds have; set for another one it would do nothing
+OF_KINDS: Mapping[str, tuple[str, ...]] = {
+    "after": ("funnel",),
+    "listwise": ("binary",),
+    "smoothing": ("binary", "multiclass"),
+    "center": ("regression",),
+    "scale": ("regression",),
+    "log": ("regression",),
+}
 
 
 class Task(Section):
@@ -121,6 +132,15 @@ class Task(Section):
                 f"kind {self.kind!r} with classes = {self.classes}: `classes` is for kind"
                 " 'multiclass', which needs it"
             )
+        for name, kinds in OF_KINDS.items():
+            if (
+                self.kind not in kinds
+                and getattr(self, name) != type(self).model_fields[name].default
+            ):
+                raise ValueError(
+                    f"kind {self.kind!r} with {name} = {getattr(self, name)!r}: it is for kind"
+                    f" {' or '.join(map(repr, kinds))}; leave it out, or change the kind"
+                )
         self._fits_its_labels()
         if self.correction != "none" and self.kind != "funnel":
             raise ValueError(
@@ -133,6 +153,11 @@ class Task(Section):
             raise ValueError(
                 f"kind {self.kind!r} with delay = {self.delay!r}: provisional labels are for kinds 'binary'"
                 " (without `listwise`) and 'funnel' (without `correction`); use delay = 'window'"
+            )
+        if self.early_ms and self.delay == "window":
+            raise ValueError(
+                f"early_ms = {self.early_ms} with delay = 'window': no provisional label goes out; choose a"
+                " `delay`, or leave it out"
             )
         return self
 

@@ -36,8 +36,8 @@ _SECTIONS = (
 )
 # they decide which rows are judged, or by which labels
 _JUDGES = {
-    "tasks": {"kind", "after", "label", "above", "classes", "values"},
-    "features": {"negatives", "uniform_negatives", "domains"},
+    "tasks": {"kind", "after", "label", "above", "classes", "values", "window_ms"},
+    "features": {"negatives", "uniform_negatives", "rest", "neighbours", "domains"},
 }
 
 
@@ -238,16 +238,20 @@ def _check_name(path: str, value: Value) -> None:
     from stream_mtl.balancers import BALANCERS
     from stream_mtl.memory import MEMORIES
     from stream_mtl.models import MODELS
+    from stream_mtl.modes import MODES
     from stream_mtl.registry import entry
+    from stream_mtl.regularizers import REGULARIZERS
     from stream_mtl.rehearsal import REHEARSALS
     from stream_mtl.samplers import SAMPLERS
 
     registries: dict[str, Mapping[str, object]] = {
         "balancer.name": BALANCERS,
+        "learner.mode": MODES,
         "memory.policy": MEMORIES,
         "memory.sampler": SAMPLERS,
         "model.name": MODELS,
         "rehearsal.loss": REHEARSALS,
+        "rehearsal.regularizer": REGULARIZERS,
     }
     if path in registries:
         entry(path, str(value), registries[path])

@@ -102,6 +102,33 @@ def test_settings_that_do_not_fit_together_are_named_without_the_whole_section(
     assert "found" not in said[1]
 
 
+@pytest.mark.parametrize(
+    "task,fault",
+    [
+        ('kind = "binary"\nafter = "click"', "after = 'click': it is for kind 'funnel'"),
+        ('kind = "regression"\nlistwise = 0.3', "listwise = 0.3: it is for kind 'binary'"),
+        ('kind = "listwise"\nsmoothing = 0.1', "'binary' or 'multiclass'"),
+        ('kind = "binary"\nlog = true', "log = True: it is for kind 'regression'"),
+        ('kind = "binary"\nearly_ms = 5', "choose a `delay`"),
+    ],
+)
+def test_what_a_task_s_kind_has_not_is_refused(tmp_path: Path, task: str, fault: str) -> None:
+    """It would do nothing, and who set it would believe that it does."""
+    with pytest.raises(ConfigError) as caught:
+        settings.load(_file(tmp_path, f"[tasks.cart]\n{task}\n"))
+    assert fault in str(caught.value)
+
+
+def test_a_default_task_of_another_kind_leaves_what_that_has_not(tmp_path: Path) -> None:
+    """`after` of the default purchase task was not asked for. Said anew, it is refused."""
+    config = settings.load(_file(tmp_path, '[tasks.purchase]\nkind = "binary"\n')).config
+    assert (config.tasks["purchase"].after, config.tasks["purchase"].weight) == (None, 0.1)
+    config = settings.load(flags=[("tasks.click.kind", "listwise", "--set")]).config
+    assert config.tasks["click"].listwise == 0.0
+    with pytest.raises(ConfigError, match="it is for kind 'funnel'"):
+        settings.load(_file(tmp_path, '[tasks.purchase]\nkind = "binary"\nafter = "click"\n'))
+
+
 def test_a_secret_is_neither_shown_nor_told(tmp_path: Path) -> None:
     """`config show` and messages may end in a ticket."""
     file = _file(tmp_path, '[kafka.client]\n"sasl.password" = "hush"\n')
