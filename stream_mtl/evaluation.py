@@ -208,6 +208,10 @@ class Evaluation:
         """(task, domain index) to (best AUC, AUC now)."""
         return self._probes.measured()
 
+    def probe_sets(self, task: str) -> list[dict[str, Any]]:
+        """What is known of each of a task's probe sets (`Probes.told`)."""
+        return self._probes.told(self._spec.tasks.index(task))
+
     def erase(self, user_key: int) -> int:
         """Drop the probe rows of a user; the sums hold nothing of anyone.
 

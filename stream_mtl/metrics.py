@@ -1,7 +1,7 @@
 """Every Prometheus metric, declared once, and the small methods that fill them.
 
-All label sets come from the config or a closed list and exist from the start with 0; nothing in the data
-can make a series (a user id least of all). A scrape reads numbers in memory, it never asks the broker.
+All label sets come from the config or a closed list; nothing in the data can make a series (a user id least of all). They
+exist from the start with 0, but for what 0 would be a lie about. A scrape reads numbers in memory, it never asks the broker.
 Gauges of time differences are counted from a wall clock, which is this file's and the workers' to read.
 """
 
@@ -35,7 +35,27 @@ PREFIX = "stream_mtl_"
 WINDOWS = ("lifetime", "faded", "newest")
 PHASES = ("snapshot", "write", "fsync")
 COMMIT_RESULTS = ("committed", "aborted", "indefinite")
+MEASURES = ("gauc", "ece", "ndcg", "rmse", "mae", "macro_f1", "accuracy")
+LABELLED = ("positive", "negative", "value")  # value: a number or a class, neither yes nor no
+OTHER = "other"
 KINDS = ("event", "item", "command")
+# said of nothing yet, they must not say 0: 0 would be the best there is, or the worst
+_NOT_BEFORE = frozenset(
+    {
+        "prequential_auc",
+        "prequential_normalized_entropy",
+        "prequential_quality",
+        "calibration_ratio",
+        "forgetting",
+        "forgetting_by_domain",
+        "transfer",
+        "memory_overfit",
+        "gate_entropy",
+        "expert_zero_rate",
+        "loss",
+        "consumer_lag_records",
+    }
+)
 VERDICTS = ("promote", "hold_back", "roll_back")
 CHECKPOINT_FAILURES = ("disk_low", "write", "fsync", "rename", "bug", "stuck", "busy", "other")
 RECREATIONS = ("indefinite", "aborted", "unplaced", "slow_commit", "disconnect", "other")
@@ -118,8 +138,16 @@ METRICS: dict[str, Declared] = {
     "prequential_normalized_entropy": _gauge(
         "Cross entropy over the base rate's", "task", "window"
     ),
+    "prequential_quality": _gauge(
+        "Further measures of a task's kind, as the summary has them", "task", "measure", "window"
+    ),
     "calibration_ratio": _gauge("Predicted over actual positives", "task"),
     "forgetting": _gauge("Best so far minus now on frozen probes", "task"),
+    "forgetting_by_domain": _gauge(
+        "The same of the domains in features.domains; other: of the rest the worst",
+        "task",
+        "domain",
+    ),
     "transfer": _gauge(
         "On frozen probes: backward, now minus at first; forward, as served when new, above chance",
         "task",
@@ -130,6 +158,10 @@ METRICS: dict[str, Declared] = {
     ),
     "gate_entropy": _gauge(
         "Of a task's mixture of experts, over its greatest; 0: one alone", "task"
+    ),
+    "expert_zero_rate": _gauge(
+        "Activations that are nearly zero, of the deadest expert that the task mixes; 1: dead",
+        "task",
     ),
     "recall_asked": _counter(
         "Clicks and purchases of users whose newest candidates are remembered"
@@ -160,6 +192,7 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry or CollectorRegistry()
         self._clock = clock
+        self.domains = frozenset(config.features.domains)
         self._kind_of = {topic: "event" for topic in config.topics.events}
         self._kind_of |= {config.topics.items: "item", config.topics.control: "command"}
         self._closed: dict[str, tuple[str, ...]] = {
@@ -169,6 +202,8 @@ class Metrics:
             "result": COMMIT_RESULTS,
             "phase": PHASES,
             "window": WINDOWS,
+            "measure": MEASURES,
+            "domain": (*config.features.domains, OTHER),
             "verdict": VERDICTS,
         }
         self._metrics: dict[str, Any] = {}
@@ -246,26 +281,20 @@ class Metrics:
         return Histogram(full, help_, labels, registry=self.registry, buckets=buckets)
 
     def _start_labels(self) -> None:
-        """Every label set that is known before the first record, at 0: a rate needs a first value."""
+        """Every label set of which 0 is true before the first record: a rate needs a first value."""
         special: dict[str, list[dict[str, str]]] = {
             "events_consumed": [{"topic": t, "kind": k} for t, k in self._kind_of.items()],
             "checkpoint_failures": [{"reason": r} for r in CHECKPOINT_FAILURES],
             "producer_recreations": [{"reason": r} for r in RECREATIONS],
             "labels_joined": [
-                {"task": t, "result": r}
-                for t in self._closed["task"]
-                for r in ("positive", "negative")
+                {"task": t, "result": r} for t in self._closed["task"] for r in LABELLED
             ],
             "build_info": [{"kind": _release()}],
             "events_throttled": [{"kind": kind} for kind in THROTTLED],
-            "transfer": [
-                {"task": t, "kind": kind}
-                for t in self._closed["task"]
-                for kind in ("backward", "forward")
-            ],
-            "consumer_lag_records": [],
         }
         for name, (_, _, labels, _) in METRICS.items():
+            if name in _NOT_BEFORE:
+                continue
             known = special[name] if name in special else self._product(labels)
             for chosen in known if labels else ():
                 self._child(name, chosen)

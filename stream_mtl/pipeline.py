@@ -39,7 +39,7 @@ from stream_mtl.scoring import Moment, Scored
 from stream_mtl.serde import FILE_TOPIC, Decoded, decode_all
 from stream_mtl.state import State
 from stream_mtl.step_report import StepReport
-from stream_mtl.summary import counted, quality, sharing
+from stream_mtl.summary import counted, decision_name, experts, quality, sharing
 from stream_mtl.task_set import TaskSet, grown
 from stream_mtl.tasks.base import TaskKind
 
@@ -54,6 +54,9 @@ class Pipeline:
         self.tasks, self.orders = TaskSet(), Orders()
         self.cuts = 0  # cuts folded = number of the next cut
         self.totals: Counter[str] = Counter()
+        # since this object was made, for the summary: the ledger has all of them
+        self._decisions: Counter[str] = Counter()
+        self._alarms: Counter[str] = Counter()
         self.reports: list[StepReport] = []  # of the newest cut, for metrics
         self.judged: tuple[Tensor, Batch] | None = (
             None  # of it: what was said of rows, and their labels
@@ -214,6 +217,8 @@ class Pipeline:
         event_time: int,
     ) -> CutResult:
         outputs_digest = digest_outputs(outputs)
+        self._decisions.update(map(decision_name, decisions))
+        self._alarms.update(alarm.task for alarm in drifts)
         self.totals.update(counts)
         self.totals["cuts"] += 1
         self.cuts = cut.number + 1
@@ -322,8 +327,11 @@ class Pipeline:
             "state_digest": self.state_digest(),
             "lineage": self.lineage,
             "last_cut": self.cuts - 1,
+            "drift_alarms": dict(self._alarms),
+            "decisions": dict(self._decisions),
             "recall": self.parts.recall.summary(),
             "sharing": sharing(self.parts),
+            "experts": experts(self.parts),
             "tasks": self.quality(),
         }
 

@@ -234,6 +234,21 @@ class Probes:
                 parts.append(replace(rows, mask_BT=rows.mask_BT & own_T))
         return batches.concat(parts)
 
+    def told(self, task: int) -> list[dict[str, Any]]:
+        """Of every set of a task: its domain's index, the event time its span starts at (None: there are no spans), rows and
+        the four figures.
+        """
+        return [
+            {
+                "domain": domain,
+                "from_ms": period * self._period_ms if self._period_ms else None,
+                "rows": probe.rows,
+                **{name: getattr(probe, name) for name in ("served", "first", "best", "now")},
+            }
+            for (t, domain, period), probe in sorted(self._sets.items(), key=lambda one: one[0])
+            if t == task
+        ]
+
     def measured(self) -> dict[tuple[str, int], tuple[float, float]]:
         """(task, domain index) to (best, now) of the sets that were measured; of several spans the newest."""
         return {

@@ -62,18 +62,32 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     sharing = summary.get("sharing") or {}
     if sharing:
         flat.append(("tasks that agree", "; ".join(" + ".join(g) for g in sharing["groups"])))
+    flat += [
+        (name, ", ".join(f"{key} {count}" for key, count in summary[name].items()))
+        for name in ("drift_alarms", "decisions")
+        if summary.get(name)
+    ]
     tasks = summary.get("tasks") or {}
     # a column that says nothing of any task is left out: the table must fit a screen
     said = (
         name
         for task in tasks.values()
         for name, value in task.items()
-        if value is not None and not isinstance(value, dict)
+        if value is not None and not isinstance(value, (dict, list))
     )
     columns = list(dict.fromkeys(said))
     rows = [[name, *(task.get(column) for column in columns)] for name, task in tasks.items()]
     head = [f"{key:<18} {_cell(value)}" for key, value in flat]
     return [*head, "", *table(rows, ["task", *columns])] if rows else head
+
+
+def plain(value: object) -> str:
+    """In a line for people."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {plain(inner)}" for key, inner in value.items()) or "none"
+    if isinstance(value, (list, tuple)):
+        return "; ".join(map(plain, value)) or "none"
+    return _cell(value)
 
 
 def _cell(value: object) -> str:

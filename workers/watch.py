@@ -83,11 +83,13 @@ class Watch(Silent):
         self._started = health.clock()
         self._asked = float("-inf")
         self._labels: dict[tuple[str, str], int] = {}
+        self._resumed = False  # labels of the lineage before this worker, not looked at yet
         self._checkpoint_cut: int | None = None
 
     def phase(self, name: Phase, **facts: Fact) -> None:
         self.tick()
         self._health.phase = name
+        self._resumed |= name in ("restoring", "rolling_forward")
         if name == "restoring" and facts.get("checkpoint"):
             self._checkpoint_cut = cut_number(str(facts["checkpoint"]))
         elif name == "rolling_forward":
@@ -225,16 +227,34 @@ class Watch(Silent):
                 value = _of(facts, name)
                 if isinstance(value, (int, float)):
                     self._metrics.set(metric, float(value), task=task, **labels)
+            self._forgotten(task, facts.get("probes"))
+        self._resumed = False
+
+    def _forgotten(self, task: str, probes: object) -> None:
+        """Of domains that are named in the config, and the worst of all others; of several spans the worst."""
+        worst: dict[str, float] = {}
+        for one in probes if isinstance(probes, list) else ():
+            if one["best"] is not None and one["now"] is not None:
+                domain = one["domain"] if one["domain"] in self._metrics.domains else declared.OTHER
+                worst[domain] = max(worst.get(domain, 0.0), one["best"] - one["now"])
+        for domain, lost in worst.items():
+            self._metrics.set("forgetting_by_domain", lost, task=task, domain=domain)
 
     def _count_labels(self, task: str, facts: Mapping[str, object]) -> None:
-        """The summary counts the lineage; the counter grows by what is new since the last look."""
+        """The summary counts the lineage; the counter grows by what is new since the last look. A worker that goes on with a
+        lineage begins at its first look: all labels of years at once would be a burst in every rate.
+        """
         labels, positives = facts.get("labels"), facts.get("positives")
-        if not isinstance(labels, int) or not isinstance(positives, int):
+        if not isinstance(labels, int):
             return
-        for result, total in (("positive", positives), ("negative", labels - positives)):
+        totals = {"value": labels}
+        if isinstance(positives, int):
+            totals = {"positive": positives, "negative": labels - positives}
+        for result, total in totals.items():
             fresh = total - self._labels.get((task, result), 0)
             self._labels[task, result] = total
-            self._metrics.add("labels_joined", max(0, fresh), task=task, result=result)
+            if not self._resumed:
+                self._metrics.add("labels_joined", max(0, fresh), task=task, result=result)
 
 
 _QUALITY: tuple[tuple[str, str, dict[str, str]], ...] = (
@@ -244,6 +264,11 @@ _QUALITY: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("normalized_entropy", "prequential_normalized_entropy", {"window": "lifetime"}),
     ("normalized_entropy_recent", "prequential_normalized_entropy", {"window": "faded"}),
     ("window.normalized_entropy", "prequential_normalized_entropy", {"window": "newest"}),
+    *(
+        (f"{group}{measure}", "prequential_quality", {"measure": measure, "window": window})
+        for group, window in (("", "lifetime"), ("window.", "newest"))
+        for measure in declared.MEASURES
+    ),
     ("calibration", "calibration_ratio", {}),
     ("forgetting", "forgetting", {}),
     ("backward_transfer", "transfer", {"kind": "backward"}),
@@ -251,6 +276,7 @@ _QUALITY: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("memory_rows", "replay_memory_rows", {}),
     ("memory_overfit", "memory_overfit", {}),
     ("gate_entropy", "gate_entropy", {}),
+    ("expert_zero_rate", "expert_zero_rate", {}),
     ("head_version", "head_version", {}),
 )
 

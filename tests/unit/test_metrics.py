@@ -44,6 +44,9 @@ PINNED = {
     "events_rejected": ("reason",),
     "fenced": (),
     "forgetting": ("task",),
+    "forgetting_by_domain": ("task", "domain"),
+    "prequential_quality": ("task", "measure", "window"),
+    "expert_zero_rate": ("task",),
     "gap_records": ("topic",),
     "grad_norm": (),
     "labels_joined": ("task", "result"),
@@ -124,6 +127,7 @@ def test_labels_come_from_the_closed_list_only() -> None:
         "domain",
         "group",
         "verdict",
+        "measure",
     }
     assert {label for labels in PINNED.values() for label in labels} <= allowed
 
@@ -141,8 +145,59 @@ def test_counters_are_there_with_0_before_anything_happened() -> None:
     metrics, _, _ = _watch()
     assert _value(metrics, "commits_total", result="indefinite") == 0
     assert _value(metrics, "events_rejected_total", reason="not_json") == 0
-    assert _value(metrics, "forgetting", task="purchase") == 0
+    assert _value(metrics, "labels_joined_total", task="purchase", result="positive") == 0
     assert not [name for name, _ in _series(metrics) if name.endswith("_created")]
+
+
+def test_quality_that_nothing_is_known_of_is_not_0() -> None:
+    """A normalised entropy of 0 is perfect, a gate's of 0 a collapse: alerts and people would believe it."""
+    metrics, _, watch = _watch()
+    names = ("auc", "normalized_entropy", "quality")
+    quiet = [f"stream_mtl_prequential_{name}" for name in names]
+    quiet += [f"stream_mtl_{name}" for name in ("forgetting", "gate_entropy", "calibration_ratio")]
+    assert not {name for name, _ in _series(metrics)} & set(quiet)
+    watch._quality(
+        {"click": {"auc": 0.7, "labels": 10, "positives": 2, "normalized_entropy": None}}
+    )
+    assert _value(metrics, "prequential_auc", task="click", window="lifetime") == 0.7
+    assert "stream_mtl_prequential_normalized_entropy" not in {n for n, _ in _series(metrics)}
+
+
+def test_every_measure_of_a_task_s_kind_is_shown_and_its_labels_are_counted() -> None:
+    """Of a rating there are neither yes nor no."""
+    metrics, _, watch = _watch()
+    of_task = {"labels": 12, "positives": None, "rmse": 0.9, "window": {"rmse": 0.8, "mae": 0.7}}
+    watch._quality({"click": of_task})
+    told = {("rmse", "lifetime"): 0.9, ("rmse", "newest"): 0.8, ("mae", "newest"): 0.7}
+    for (measure, window), value in told.items():
+        labels = {"task": "click", "measure": measure, "window": window}
+        assert _value(metrics, "prequential_quality", **labels) == value
+    assert _value(metrics, "labels_joined_total", task="click", result="value") == 12
+
+
+def test_a_worker_that_goes_on_counts_its_own_labels_alone() -> None:
+    metrics, _, watch = _watch()
+    watch.phase("restoring", checkpoint="ck1-000000000005-e55d729c-501f3b4d1bf30208", cut=5)
+    for labels in (1_000_000, 1_000_010):
+        watch._quality({"click": {"labels": labels, "positives": labels // 10}})
+    assert _value(metrics, "labels_joined_total", task="click", result="positive") == 1
+    assert _value(metrics, "labels_joined_total", task="click", result="negative") == 9
+
+
+def test_forgetting_is_told_by_domain() -> None:
+    """Of those that the config names; of all others the worst. What was not measured says nothing."""
+    metrics = Metrics(Config.model_validate({"features": {"domains": ["fashion"]}}))
+    probe = {"rows": 9, "served": None, "first": 0.6}
+    sets = [
+        {**probe, "domain": "fashion", "best": 0.8, "now": 0.7},
+        {**probe, "domain": "books", "best": 0.9, "now": 0.6},
+        {**probe, "domain": "toys", "best": 0.9, "now": 0.85},
+        {**probe, "domain": "new", "best": None, "now": None},
+    ]
+    Watch(metrics, Health())._quality({"click": {"labels": 1, "positives": 0, "probes": sets}})
+    for domain, lost in (("fashion", 0.1), ("other", 0.3)):
+        found = _value(metrics, "forgetting_by_domain", task="click", domain=domain)
+        assert found == pytest.approx(lost)
 
 
 def test_many_partitions_share_one_series_a_topic() -> None:

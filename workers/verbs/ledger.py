@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
 from workers import output
@@ -17,12 +20,12 @@ def ledger() -> None:
 @click.option("--last", type=click.IntRange(1), default=20, show_default=True, help="So many cuts.")
 @verb(kafka=True)
 def ls(call: Call, last: int) -> None:
-    """List the newest cuts: what they read and what came of it."""
+    """List the newest cuts: what they read and what came of it, and what was decided in them, with its reasons."""
     from stream_mtl.kafka.ledger_log import read_ledger
     from stream_mtl.ledger import decode
 
     entries = [decode(raw, offset) for offset, raw in read_ledger(call.config())]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "cut": entry.cut,
             "kind": entry.record.kind,
@@ -32,13 +35,26 @@ def ls(call: Call, last: int) -> None:
             "dead_letters": entry.record.counts.get("dead_letters", 0),
             "checkpoint": entry.record.checkpoint.name if entry.record.checkpoint else None,
             "digest": entry.record.digest,
+            "decisions": entry.record.decisions,
         }
         for entry in entries[-last:]
     ]
-    lines = output.table([tuple(row.values()) for row in rows], list(rows[0])) if rows else []
+    columns = [name for name in rows[0] if name != "decisions"] if rows else []
+    lines = output.table([[row[name] for name in columns] for row in rows], columns) if rows else []
+    told = [
+        f"cut {row['cut']} decided {_said(decision)}"
+        for row in rows
+        for decision in row["decisions"]
+    ]
     call.result(
-        {"cuts": len(entries), "last": rows}, [*lines, f"{len(entries)} records in the ledger"]
+        {"cuts": len(entries), "last": rows},
+        [*lines, *told, f"{len(entries)} records in the ledger"],
     )
+
+
+def _said(decision: Mapping[str, Any]) -> str:
+    facts = [f"{key} {output.plain(value)}" for key, value in decision.items() if key != "kind"]
+    return f"{decision['kind']}{': ' if facts else ''}{', '.join(facts)}"
 
 
 @ledger.command()
