@@ -79,6 +79,18 @@ class AddTask(ControlCommand):
     scale: Annotated[float, Field(gt=0)] | None = None
     log: bool | None = None
     smoothing: Annotated[float, Field(ge=0, lt=1)] | None = None
+    ranking: Label | None = None
+    imbalance: Label | None = None
+    class_weights: list[Annotated[float, Field(gt=0)]] | None = None
+    focal_gamma: Annotated[float, Field(gt=0)] | None = None
+    keep_negatives: Annotated[float, Field(gt=0, le=1)] | None = None
+    position: Label | None = None
+    propensities: list[Annotated[float, Field(gt=0, le=1)]] | None = None
+    correction: Label | None = None
+    correction_weight: Annotated[float, Field(gt=0)] | None = None
+    propensity_floor: Annotated[float, Field(gt=0, lt=1)] | None = None
+    delay: Label | None = None
+    early_ms: Annotated[int, Field(ge=0, le=2**53)] | None = None
 
 
 class RetireTask(ControlCommand):

@@ -183,7 +183,7 @@ def _item(w: wire.Item) -> events.Item:
         "category": w.category or "",
         "brand": w.brand or "",
         "price": w.price,
-        "available": w.available is not False,
+        "available": w.available,
     }
     return events.Item(event_id=w.event_id or content_id("item", *fields.values()), **fields)
 

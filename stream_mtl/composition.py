@@ -35,6 +35,11 @@ from stream_mtl.watermark import Watermark
 
 def compose(config: Config, lineage: str) -> Pipeline:
     """The fold in its empty state. Raises ConfigError for names and combinations that do not exist."""
+    if (config.source.rank, config.source.ranks) != (0, 1):
+        raise ConfigError(
+            f"source.rank = {config.source.rank} of source.ranks = {config.source.ranks}: one process learns from all"
+            " partitions, several would each miss what the others read; use rank 0 of 1"
+        )
     torch.set_num_threads(config.threads)
     encoder = load_encoder(config.text)
     return Pipeline(config, partial(parts, encoder=encoder), lineage)

@@ -255,7 +255,9 @@ class Scoring(Section):
 
 
 class Evaluation(Section):
-    fading: float = Field(0.999, gt=0, lt=1, description="decay a step of the faded metrics")
+    fading: float = Field(
+        0.999, gt=0, lt=1, description="decay of the faded metrics, every 512 judged rows"
+    )
     window_rows: NonNegative = Field(
         10_000, description="newest labelled rows that windowed metrics are of; 0 = none"
     )

@@ -116,7 +116,7 @@ class Item:
     category: str = ""
     brand: str = ""
     price: float | None = None
-    available: bool = True
+    available: bool | None = None  # None: as before; of an item that is new or was withdrawn, yes
     withdrawn: bool = False
 
 
@@ -129,7 +129,7 @@ class Command:
         str  # erase_user, pause, resume, rollback, set_task_weight, add_task, retire_task, promote
     )
     issued_at: int
-    arguments: tuple[tuple[str, str | int | float | bool | tuple[str, ...]], ...] = ()
+    arguments: tuple[tuple[str, str | int | float | bool | tuple[str | float, ...]], ...] = ()
 
 
 UserEvent = (

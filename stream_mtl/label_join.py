@@ -50,6 +50,14 @@ from stream_mtl.events import (
 from stream_mtl.join_state import CART, NEVER, PURCHASE, REFUND, TOUCH, Open, Touch, UserJoin
 
 RATED = "review"  # surface of an exposure that a rating made
+PATHS = ("impression", "search", "click", "review")  # by which exposures open
+COUNTED_AS = {  # `LabelJoin.counts` among the counts of a cut
+    **{path: f"exposures_{path}" for path in PATHS},
+    "withdrawn": "exposures_withdrawn",
+    "late": "late_events",
+    "corrections": "corrected_labels",
+    "bare_purchases": "bare_purchases",
+}
 MAX_SEEN = 2_000  # event ids remembered a user; the first to come leaves first
 MAX_PENDING = 1_000  # touches waiting a user; the oldest takes effect early
 

@@ -21,7 +21,7 @@ from stream_mtl.rollback import targets_of
 
 # Raised by every change of how state evolves, and of a default that folds read; harmless edits keep it. Ledgers of
 # another version are not rolled forward with digests compared.
-FOLD_VERSION = 8
+FOLD_VERSION = 9
 
 QUARANTINE = "quarantine"  # the kind of decision that names records to be refused unread
 

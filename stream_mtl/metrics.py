@@ -25,6 +25,7 @@ from prometheus_client import (
 
 from schemas.scores import Reason
 from stream_mtl.config import Config
+from stream_mtl.label_join import PATHS
 from stream_mtl.throttle import KINDS as THROTTLED
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -87,6 +88,8 @@ METRICS: dict[str, Declared] = {
     "events_rejected": _counter("Input records refused", "reason"),
     "events_deduplicated": _counter("Events dropped as duplicates"),
     "events_throttled": _counter("Events beyond their user's rate, which change nothing", "kind"),
+    "events_late": _counter("Events that came after the watermark had passed their time"),
+    "exposures": _counter("What labels are joined to, by what opened it", "kind"),
     "events_uncounted": _counter(
         "Events beyond their user's share, which move the user's own history alone"
     ),
@@ -291,6 +294,7 @@ class Metrics:
             ],
             "build_info": [{"kind": _release()}],
             "events_throttled": [{"kind": kind} for kind in THROTTLED],
+            "exposures": [{"kind": path} for path in PATHS],
         }
         for name, (_, _, labels, _) in METRICS.items():
             if name in _NOT_BEFORE:

@@ -29,6 +29,7 @@ from stream_mtl.config import Config
 from stream_mtl.cut import Cut, CutResult, DriftAlarm, Output, Reject, digest_outputs
 from stream_mtl.erasure import forget_rows
 from stream_mtl.events import AnyEvent, Outcome
+from stream_mtl.label_join import COUNTED_AS
 from stream_mtl.ledger import FOLD_VERSION
 from stream_mtl.orders import Orders
 from stream_mtl.parts import Parts
@@ -39,7 +40,7 @@ from stream_mtl.scoring import Moment, Scored
 from stream_mtl.serde import FILE_TOPIC, Decoded, decode_all
 from stream_mtl.state import State
 from stream_mtl.step_report import StepReport
-from stream_mtl.summary import counted, decision_name, experts, quality, sharing
+from stream_mtl.summary import counted, decision_name, experts, exposures, quality, sharing
 from stream_mtl.task_set import TaskSet, grown
 from stream_mtl.tasks.base import TaskKind
 
@@ -73,10 +74,11 @@ class Pipeline:
 
         events, throttled = self.parts.throttle.admit(decoded.events)
         counts.update(throttled)
-        bare = self.parts.join.counts["bare_purchases"]
+        before = dict(self.parts.join.counts)
         outcomes = self._join_and_look(events, counts)
         outcomes += self._advance(cut, decoded)
-        counts["bare_purchases"] += self.parts.join.counts["bare_purchases"] - bare
+        joined = self.parts.join.counts
+        counts.update({COUNTED_AS[name]: joined[name] - before[name] for name in COUNTED_AS})
         refused = self._learn(outcomes, counts)
         decided, drifts = self._decided(), self.parts.reactions.drifts
         obeyed, said = obey(self, decoded.commands, self._moment(cut), cut.targets, cut.number)
@@ -327,6 +329,7 @@ class Pipeline:
             "state_digest": self.state_digest(),
             "lineage": self.lineage,
             "last_cut": self.cuts - 1,
+            "exposures": exposures(self.totals),
             "drift_alarms": dict(self._alarms),
             "decisions": dict(self._decisions),
             "recall": self.parts.recall.summary(),

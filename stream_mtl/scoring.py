@@ -126,7 +126,8 @@ class Scoring:
         due = self._take_due(moment.event_time)
         users = [key[5:] for key in due if key.startswith("user:")]
         if users:
-            users += self._shop.quiet_users(min(self._settings.quiet_users, len(users)), set(users))
+            quiet = self._shop.quiet_users(min(self._settings.quiet_users, len(users)), set(users))
+            users += [name for name in quiet if self._rested(f"user:{name}", moment.event_time)]
         queries = [key[6:] for key in due if key.startswith("query:")]
         domains = [key[8:] for key in due if key.startswith("popular:")]
         user_lists, user_rows = self._lists("user", users, moment)
@@ -165,11 +166,15 @@ class Scoring:
         return [self._forget(key, moment) for key in known]
 
     def _take_due(self, now: int) -> list[str]:
-        interval = self._settings.min_interval_ms
-        due = [k for k in self._waiting if now - self._published.get(k, now - interval) >= interval]
+        due = [key for key in self._waiting if self._rested(key, now)]
         for key in due:
             del self._waiting[key]
         return due
+
+    def _rested(self, key: str, now: int) -> bool:
+        """Whether its newest list is old enough for another."""
+        interval = self._settings.min_interval_ms
+        return now - self._published.get(key, now - interval) >= interval
 
     def _forget(self, key: str, moment: Moment) -> Output:
         self._waiting.pop(key, None)

@@ -36,7 +36,11 @@ class Model(Section):
 
 
 class Balancer(Section):
-    name: str = "weighted"
+    name: str = Field(
+        "weighted",
+        description="of losses: weighted, pooled, sum, mean, max, smooth_max, random, uw, uw_so, dwa, recap, recap_slow,"
+        " famo; of gradients: gradnorm, pcgrad, cagrad, upgrad, aligned",
+    )
     normalize: bool = Field(
         True, description="divide each loss by the entropy or variance of its labels first"
     )

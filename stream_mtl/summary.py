@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stream_mtl.config import Config
+from stream_mtl.label_join import PATHS
 from stream_mtl.parts import Parts
 from stream_mtl.task_affinity import groups
 
@@ -19,6 +20,7 @@ COUNTS = {
     "scored_rows": "scored_rows",
     "scores_published": "scores",
     "cuts_held_back": "held_back",
+    "late_events": "late_events",
 }
 
 # of the newest rows: all that is of rows, and not of probe sets
@@ -30,6 +32,11 @@ WINDOWED = (
 
 def counted(totals: Mapping[str, int]) -> dict[str, int]:
     return {name: totals.get(total, 0) for name, total in COUNTS.items()}
+
+
+def exposures(totals: Mapping[str, int]) -> dict[str, int]:
+    """How many opened by which path; `withdrawn` are clicks' stand-ins that their impression took the place of."""
+    return {path: totals.get(f"exposures_{path}", 0) for path in (*PATHS, "withdrawn")}
 
 
 def decision_name(decision: Mapping[str, Any]) -> str:

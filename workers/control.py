@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import secrets
 import time
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from schemas.control import ADAPTER, AnyCommand
+from schemas.control import ADAPTER, COMMANDS, AnyCommand, ControlCommand
 from schemas.scores import Ack
 from stream_mtl.config import Config
 from stream_mtl.errors import ConfigError
@@ -25,6 +26,14 @@ def new_id() -> str:
 def command(kind: str, arguments: Mapping[str, Any], command_id: str) -> AnyCommand:
     """The record to send; ConfigError names the argument that the contract does not allow."""
     given = {name: value for name, value in arguments.items() if value is not None}
+    known = sorted(
+        COMMANDS[kind].model_fields.keys() - ControlCommand.model_fields.keys() - {"type"}
+    )
+    for name in given:
+        if name not in known:  # a worker would pass over it
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
+            raise ConfigError(f"{kind}: {name} is no field of it; {hint}")
     try:
         return ADAPTER.validate_python(
             {"type": kind, "command_id": command_id, "issued_at": wall_ms(), **given}

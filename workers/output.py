@@ -64,7 +64,7 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
         flat.append(("tasks that agree", "; ".join(" + ".join(g) for g in sharing["groups"])))
     flat += [
         (name, ", ".join(f"{key} {count}" for key, count in summary[name].items()))
-        for name in ("drift_alarms", "decisions")
+        for name in ("exposures", "drift_alarms", "decisions")
         if summary.get(name)
     ]
     tasks = summary.get("tasks") or {}

@@ -50,7 +50,7 @@ SECTIONS = {
     "fine_tune": "Training the head of one task alone, by the leave of the gate.",
     "gate": "When a model, or a head, may take the place of the one that serves.",
     "defence": "What one user may move: against floods, fake clicks and fake orders.",
-    "drift": "Alarms when a task's quality changes: adwin, page_hinkley, kswin.",
+    "drift": "Alarms when a task's quality changes: adwin, page_hinkley, kswin, ddm.",
     "checkpoint": "Kept in `state`; the ledger covers what came after the newest one.",
     "dlq": "Dead letters.",
     "metrics": "/metrics, /healthz, /readyz. Beyond this machine only with TLS and passwords or certificates.",

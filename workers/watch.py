@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from stream_mtl import metrics as declared
 from stream_mtl.cut import CutResult
+from stream_mtl.label_join import COUNTED_AS, PATHS
 from stream_mtl.manifest import cut_number
 from stream_mtl.metrics import Metrics
 from stream_mtl.throttle import KINDS as THROTTLED
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _COUNTED = {  # metric -> its name among the counts of a cut
     "bare_purchases": "bare_purchases",
     "events_deduplicated": "duplicates",
+    "events_late": "late_events",
     "events_uncounted": "uncounted_events",
     "recall_asked": "recall_asked",
     "recall_found": "recall_found",
@@ -183,6 +185,8 @@ class Watch(Silent):
             metrics.add("dlq_records", reason=reject.reason)
         for name, count in _COUNTED.items():
             metrics.add(name, result.counts.get(count, 0))
+        for path in PATHS:
+            metrics.add("exposures", result.counts.get(COUNTED_AS[path], 0), kind=path)
         for kind in THROTTLED:
             metrics.add("events_throttled", result.counts.get(THROTTLED_AS + kind, 0), kind=kind)
         metrics.add("commits", result="committed")

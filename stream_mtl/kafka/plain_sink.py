@@ -102,7 +102,7 @@ class AtLeastOnceSink:
         self._failpoint("commit.acknowledged")
         recreations, self._recreations = tuple(self._recreations), []
         seconds = time.monotonic() - started
-        return Committed(number, offset, seconds, seconds, recreations=recreations)
+        return Committed(number, offset, seconds, 0.0, recreations=recreations)
 
     def _intend(self, publication: Publication) -> int:
         """The ledger record, durable; its offset. A failed attempt may have got through, so look first."""

@@ -92,8 +92,8 @@ class Reader:
         stray = sorted(set(positions) - set(mine))
         if stray:
             raise TopicChanged(
-                f"positions of partitions that rank {self._rank} does not own: {stray[:5]}; partitions"
-                " or source.ranks changed, which needs a new lineage"
+                f"the ledger has positions of partitions that are not there or not configured: {stray[:5]}; restore"
+                " them, or begin anew, with another app, topics.ledger and --state"
             )
         self._consumer = open_consumer(consumer_settings(config))
         for place in mine:

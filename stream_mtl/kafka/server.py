@@ -258,6 +258,11 @@ class KafkaServer:
                 f"Kafka could not format {data}: {(done.stdout + done.stderr).strip()[-800:]}"
             )
 
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return self._process is not None and self._process.poll() is None
+
     def _wait_until_ready(self) -> None:
         assert self._process is not None
         admin = AdminClient({"bootstrap.servers": self.bootstrap}, logger=quiet_logger())

@@ -181,8 +181,9 @@ class Source:
         recorded = {(one.topic, one.partition): one for one in ranges}
         if recorded.keys() != self._reader.position.keys():
             raise TopicChanged(
-                f"the ledger's cut covers {len(recorded)} partitions, this rank owns"
-                f" {len(self._reader.position)}; topics or source.ranks changed: start a new lineage"
+                f"the ledger's cut covers {len(recorded)} partitions, the configured topics have"
+                f" {len(self._reader.position)}; restore them, or begin anew, with another app, topics.ledger and"
+                " --state"
             )
         starts = {place: one.start for place, one in recorded.items()}
         if starts != self._reader.position:

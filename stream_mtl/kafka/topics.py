@@ -99,6 +99,9 @@ def is_embedded(metadata: ClusterMetadata) -> bool:
     return (metadata.cluster_id or "").startswith(_MOCK)
 
 
+_ANEW = "Or begin anew, with another app, topics.ledger and --state"
+
+
 def check_identities(
     expected: Mapping[str, TopicIdentity], found: Mapping[str, TopicIdentity]
 ) -> None:
@@ -111,7 +114,8 @@ def check_identities(
         new = found.get(name)
         if new is None:
             raise TopicChanged(
-                f"topic {name} was there before and is gone; create it or start anew"
+                f"topic {name} of the ledger is not there, or not in the configuration any more; create it again, or"
+                f" name it as before. {_ANEW}"
             )
         if old.id and new.id and old.id != new.id:
             raise TopicChanged(
@@ -121,7 +125,8 @@ def check_identities(
         if old.partitions != new.partitions:
             raise TopicChanged(
                 f"topic {name} had {old.partitions} partitions, now {new.partitions}; keys moved between"
-                " them, so join windows are split; restore the count or start a new lineage"
+                f" them, so join windows are split. No broker lowers a count: create the topic again with"
+                f" {old.partitions} and start with --accept-topic-recreation. {_ANEW}"
             )
 
 

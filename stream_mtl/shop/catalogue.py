@@ -33,7 +33,7 @@ class ItemColumns(Columns):
     domain: Array
     tokens: Array  # int16 [items, TOKENS], of title, category and brand
     log_price: Array  # float32 log(1 + price), NaN where not known
-    listed: Array  # bool, the catalogue has announced it
+    listed: Array  # bool, the catalogue has announced it, and not withdrawn since
     offered: Array  # bool, available and not withdrawn
     first_ms: Ints
     count: Array  # float64 [items, KINDS, speeds], in landmark units
@@ -118,13 +118,16 @@ class Catalogue:
         columns = self.columns
         if item.withdrawn:
             self._offer(slot, False)
+            columns.listed[slot] = False
             return False
+        if item.available is not None or not columns.listed[slot]:
+            self._offer(slot, item.available is not False)
         columns.listed[slot] = True
-        self._offer(slot, item.available)
         if item.domain:
             self._move("domain", slot, self.domains.code(item.domain))
         if item.category:
-            self._move("category", slot, self.categories.code(f"{item.domain}\0{item.category}"))
+            domain = self.domains.names[columns.domain[slot]]
+            self._move("category", slot, self.categories.code(f"{domain}\0{item.category}"))
         if item.brand:
             columns.brand[slot] = self.brands.code(item.brand)
         if item.price is not None:

@@ -43,6 +43,8 @@ PINNED = {
     "rows_left_out": (),
     "events_rejected": ("reason",),
     "fenced": (),
+    "events_late": (),
+    "exposures": ("kind",),
     "forgetting": ("task",),
     "forgetting_by_domain": ("task", "domain"),
     "prequential_quality": ("task", "measure", "window"),

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 import schemas
 from schemas import control, events, generate, scores
+from stream_mtl.config import Task
 
 FOLDER = Path(schemas.__file__).parent
 EXAMPLES = FOLDER / "examples"
@@ -158,3 +159,9 @@ def test_the_reasons_are_pinned() -> None:
         "nonfinite",
         "crash",
     }
+
+
+def test_a_task_can_be_added_with_whatever_the_configuration_knows_of_one() -> None:
+    """What `add_task` had no field for was dropped without a word."""
+    own = control.AddTask.model_fields.keys() - control.ControlCommand.model_fields.keys()
+    assert own - {"type", "task"} == Task.model_fields.keys()

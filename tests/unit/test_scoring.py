@@ -103,6 +103,16 @@ def test_quiet_users_are_scored_again_beside_active_ones() -> None:
     assert quiet == ["user:early0", "user:early1"]
 
 
+def test_a_quiet_user_waits_out_the_interval_too() -> None:
+    """In a small shop those scored longest ago were scored just now."""
+    fold = Fold()
+    fold.cut(*(item(k, NOON + k) for k in range(9)), click("ann", 1, NOON + 10))
+    soon = fold.cut(click("bob", 2, NOON + 300))
+    assert ("user:bob" in soon, "user:ann" in soon) == (True, False)
+    later = fold.cut(click("bob", 3, NOON + 60_000))
+    assert "user:ann" in later
+
+
 def test_an_item_that_may_not_be_sold_is_in_no_list_from_its_cut_on() -> None:
     """Out of stock, withdrawn: not for users, not for queries, not for strangers; back when it is back."""
     fold = opened()
@@ -111,7 +121,7 @@ def test_an_item_that_may_not_be_sold_is_in_no_list_from_its_cut_on() -> None:
     for key, record in out.items():
         surface = "search" if key.startswith("query:") else "home"
         assert "i7" not in listed(record, surface), key
-    again = fold.cut(item(7, NOON + 120_000), click("ann", 2, NOON + 121_000))
+    again = fold.cut(item(7, NOON + 120_000, available=True), click("ann", 2, NOON + 121_000))
     assert "i7" in listed(again["user:ann"])
 
 

@@ -142,6 +142,23 @@ def test_item_fields_are_replaced_one_by_one() -> None:
     assert not shop.items.columns.offered[0]
 
 
+def test_a_price_feed_does_not_offer_again_what_is_sold_out() -> None:
+    """A record that does not say `available` leaves it; of an item that was withdrawn it says: here again."""
+    shop = Shop(Settings(), 0)
+    offered = shop.items.columns.offered
+    shop.apply([item("x", 1, available=False), item("x", 2, price=9.5)])
+    assert not offered[0]
+    shop.apply([item("x", 3, available=False, withdrawn=True), item("x", 4, price=9.5)])
+    assert offered[0]
+
+
+def test_a_category_belongs_to_the_item_s_domain_whoever_names_it() -> None:
+    """A record with a category alone stays in the domain that the item has."""
+    shop = Shop(Settings(), 0)
+    shop.apply([item("x", 1, domain="fashion", category="shoes"), item("x", 2, category="shoes")])
+    assert shop.items.categories.names[shop.items.columns.category[0]] == "fashion\0shoes"
+
+
 def test_only_new_titles_and_queries_wait_for_a_vector_in_order() -> None:
     """The queue is first in, first out, bounded by the asker, and skips titles replaced meanwhile."""
     shop = Shop(Settings(), 3)

@@ -9,6 +9,8 @@ import click
 from workers import output
 from workers.options import Call, verb
 
+_LOOK_S = 1.0  # between two looks at whether Kafka still runs
+
 
 @click.group()
 def broker() -> None:
@@ -33,14 +35,34 @@ def up(call: Call, port: int, folder: Path) -> None:
 
     Needs a JDK of 17 or newer, and Maven for the first start, which fetches 54 MB.
     """
+    from stream_mtl.errors import BrokerUnavailable
     from stream_mtl.kafka.server import KAFKA_VERSION, KafkaServer, fetch_jars
     from workers.broker import jars_folder
     from workers.stop import Stop
 
+    _need_free(port)
     with Stop() as stop:
         output.note(f"Apache Kafka {KAFKA_VERSION}: looking for its jars in {jars_folder()}")
         with KafkaServer(folder, port, jars=fetch_jars(jars_folder())) as server:
             call.result({"bootstrap": server.bootstrap, "dir": str(folder)}, [server.bootstrap])
             output.note(f"up; data and log in {folder}. Ctrl-C stops it.")
-            stop.wait()
+            while not stop.wait(_LOOK_S):
+                if not server.alive:
+                    raise BrokerUnavailable(f"Kafka has ended by itself; see {server.log}")
             output.note("stopping")
+
+
+def _need_free(port: int) -> None:
+    """Another broker there would answer in the place of ours."""
+    import socket
+
+    from stream_mtl.errors import ConfigError
+
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigError(
+                f"port {port} is taken ({error.strerror}): stop what listens there, or choose another with --port"
+            ) from None

@@ -61,10 +61,22 @@ def _said(decision: Mapping[str, Any]) -> str:
 @verb(kafka=True, state=True)
 def verify(call: Call) -> int:
     """Fold the ledger's cuts again and compare digests and scores. Exit 65 when something is wrong."""
+    from stream_mtl.errors import ConfigError
     from workers.audit import verify_ledger
 
-    report = verify_ledger(call.config())
+    config = call.config()
+    report = verify_ledger(config)
+    if not report.cuts:
+        raise ConfigError(
+            f"the ledger {config.topics.ledger} at {config.kafka.bootstrap} is empty: nothing to verify; is it the"
+            " right topic and broker?"
+        )
     found = report.as_json()
     lines = [f"{name:<18} {value}" for name, value in found.items() if name != "faults"]
+    if report.cuts_unverifiable:
+        lines.append(
+            f"{report.cuts_unverifiable} of {report.cuts} cuts were not folded again (another configuration or"
+            " environment than theirs, or their records are gone), so their digests are not compared"
+        )
     call.result(found, [*lines, *report.faults])
     return 0 if report.clean else 65
