@@ -69,13 +69,16 @@ GROWING = {
 }
 
 
-def test_a_drifted_task_that_pulls_away_gets_an_expert_once_and_the_ledger_says_so() -> None:
+@pytest.mark.parametrize("away", [True, False])
+def test_a_drifted_task_that_pulls_away_gets_an_expert_once_and_the_ledger_says_so(
+    away: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By itself, at its own alarm, and no more than `spare_experts`; a task that agrees gets none."""
+    monkeypatch.setattr("stream_mtl.reactions.pulls_away", lambda task, affinity_TT: away)
     model, decisions = fold(**GROWING)
-    grown = [d for d in decisions if d["kind"] == "grow_expert"]
-    away = pulls_away(2, model.parts.learner.affinity())
-    assert len(grown) <= 1  # bounded by spare_experts
-    assert all(d["task"] == "search" for d in grown)
-    assert grown or not away
+    grown = [decision for decision in decisions if decision["kind"] == "grow_expert"]
+    assert grown == ([{"kind": "grow_expert", "task": "search"}] if away else [])
+    assert model.summary()["decisions"].get("grow_expert", 0) == len(grown)
 
 
 def test_an_expert_that_adds_nothing_is_given_up() -> None:

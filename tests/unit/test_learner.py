@@ -10,12 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from stream_mtl.balancers import BALANCERS
 from stream_mtl.base_rates import BaseRates, binary_entropy
 from stream_mtl.batch import Batch, concat
 from stream_mtl.config import Config
 from stream_mtl.errors import ConfigError, NumericError, StateError
 from stream_mtl.learner import Learner
+from stream_mtl.memory import MEMORIES
 from stream_mtl.models import MODELS
+from stream_mtl.rehearsal import REHEARSALS
 from stream_mtl.state import State, digest
 from stream_mtl.tasks import TASKS
 from stream_mtl.tasks.base import Place, Settings
@@ -313,12 +316,21 @@ def test_listwise_term_of_a_binary_task_keeps_lists_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    "section, key",
-    [("model", "name"), ("balancer", "name"), ("memory", "policy"), ("rehearsal", "loss")],
+    "section, key, valid",
+    [
+        ("model", "name", MODELS),
+        ("balancer", "name", BALANCERS),
+        ("memory", "policy", MEMORIES),
+        ("rehearsal", "loss", REHEARSALS),
+    ],
 )
-def test_wrong_name_is_refused_with_the_valid_ones(section: str, key: str) -> None:
-    with pytest.raises(ConfigError, match=rf"{section}.{key} = 'nonsense'.*use one of: \w+"):
+def test_wrong_name_is_refused_with_the_valid_ones(
+    section: str, key: str, valid: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
         learner(**{section: {key: "nonsense"}})
+    assert f"{section}.{key} = 'nonsense'" in str(caught.value)
+    assert f"use one of: {', '.join(sorted(valid))}" in str(caught.value)
 
 
 def test_funnel_without_a_first_step_is_refused() -> None:

@@ -107,6 +107,39 @@ def test_a_fold_that_compares_gradients_says_which_tasks_agree(stream: list[Cut]
     assert build(small(), "test").summary()["sharing"] is None
 
 
+def test_the_summary_tells_what_happened_by_itself(stream: list[Cut]) -> None:
+    """Which paths exposures took, what was decided, which domain is known how well, and how the experts are."""
+    model = build(small(evaluation={"probe_share": 0.3}), "test")
+    folded(model, stream)
+    summary = model.summary()
+    assert summary["exposures"]["impression"] > 100
+    assert summary["late_events"] > 0  # of a dirty shop
+    assert (summary["cuts_held_back"], summary["drift_alarms"]) == (0, {})
+    assert summary["decisions"] == {}
+    domains = {one["domain"] for one in summary["tasks"]["click"]["probes"]}
+    assert len(domains) > 1
+    assert domains <= {
+        None,
+        *model.parts.shop.items.domains.names,
+    }  # None: an event that named none
+    assert any(one["now"] is not None for one in summary["tasks"]["click"]["probes"])
+    assert 0 <= summary["tasks"]["click"]["expert_zero_rate"] <= 1
+    assert set(summary["experts"]["gate_entropy"]) == set(model.config.tasks)
+    assert (
+        max(summary["experts"]["zero_rate"].values())
+        >= summary["tasks"]["click"]["expert_zero_rate"]
+    )
+
+
+def test_the_summary_counts_decisions_and_what_was_not_carried_out() -> None:
+    fold = Fold()
+    pause, add = {"type": "pause"}, {"type": "add_task", "task": "click", "kind": "binary"}
+    for number, command in enumerate((pause, pause, add)):
+        said = {**command, "command_id": f"c{number}", "issued_at": 1}
+        fold.outputs([json.dumps(said).encode()])
+    assert fold.model.summary()["decisions"] == {"pause": 2, "add_task: refused": 1}
+
+
 def test_learned_vectors_and_recall_forget_an_erased_user() -> None:
     fold = Fold(small(retrieval={"learned": True, "batch": 500}))
     clicks = [line("click", NOON + k, user_id="me", item_id=f"i{k % 7}") for k in range(9)]

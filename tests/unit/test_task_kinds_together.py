@@ -137,14 +137,86 @@ def test_a_class_that_comes_late_is_learned_and_the_others_are_kept() -> None:
         assert (said_B[of_B] == one).float().mean() > 0.8
 
 
-def test_one_row_with_one_label_is_a_step() -> None:
-    model = taught(3)
+def test_one_row_with_one_label_is_a_step_of_that_task_alone() -> None:
+    model = taught(3, learner(rehearsal={"loss": "none"}))
+    before = copied(model.state())
     row = shop(1, first=4_000)
     mask_BT = torch.zeros_like(row.mask_BT)
     mask_BT[:, DWELL] = True
     report = model.step(replace(row, mask_BT=mask_BT))
-    assert "dwell" in report.losses
+    assert list(report.losses) == ["dwell"]
     assert not report.nonfinite
+    assert moved(before, model.state()) == {DWELL}
+
+
+def moved(before: State, after: State) -> set[int]:
+    """Tasks whose heads differ."""
+    return {
+        task
+        for task in range(len(TASKS))
+        for name in before
+        if name.startswith("model/") and f"heads.{task}." in name
+        if not torch.equal(before[name], after[name])
+    }
+
+
+def test_a_label_beyond_all_others_of_its_task_moves_the_others_heads_no_further() -> None:
+    """One absurd dwell time among 64 rows: what is shared is clipped, each head takes a usual step."""
+    far = {}
+    for label in (5.0, 1e30):
+        model = taught(40)
+        before = copied(model.state())
+        batch = shop(64, first=9_000)
+        label_BT = batch.label_BT.clone()
+        label_BT[0, DWELL] = label
+        assert not model.step(replace(batch, label_BT=label_BT)).nonfinite
+        far[label] = max(
+            float((model.state()[name] - before[name]).abs().max())
+            for name in before
+            if name.startswith("model/") and "heads.0." in name
+        )
+    assert 0 < far[1e30] <= 1.5 * far[5.0]
+
+
+def test_without_the_limit_of_a_label_the_step_would_be_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The naive variant: the loss of all tasks is not finite, and nobody learns."""
+    monkeypatch.setattr("stream_mtl.tasks.regression._LIMIT", float("inf"))
+    model, batch = taught(3), shop(64, first=9_000)
+    label_BT = batch.label_BT.clone()
+    label_BT[0, DWELL] = 1e30
+    assert model.step(replace(batch, label_BT=label_BT)).nonfinite
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0, 1e30])
+def test_a_column_that_is_constant_costs_nobody_anything(value: float) -> None:
+    """A field that a shop fills with one number, however large: the rest is learned as without it."""
+
+    def constant(batch: Batch) -> Batch:
+        dense_BD = batch.dense_BD.clone()
+        dense_BD[:, 1] = value
+        return replace(batch, dense_BD=dense_BD)
+
+    model = learner()
+    for i in range(150):
+        assert not model.step(constant(shop(64, first=64 * i))).nonfinite
+    unseen = shop(500, first=90_000)
+    said_B = model.predict(constant(unseen)).prob_BT[:, DWELL]
+    known_B = 5.0 + 2 * unseen.dense_BD[:, 0]  # what is left to be known
+    assert (said_B - known_B).square().mean() < 0.2 * known_B.var()
+
+
+def test_without_the_limit_of_a_feature_a_constant_would_end_learning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("stream_mtl.layers._DENSE_LIMIT", float("inf"))
+    batch = shop(64)
+    dense_BD = batch.dense_BD.clone()
+    dense_BD[:, 1] = 1e30
+    model = learner()
+    reports = [model.step(replace(batch, dense_BD=dense_BD)) for _ in range(3)]
+    assert any(report.nonfinite for report in reports)
 
 
 def test_more_classes_than_the_head_has_are_refused_where_they_are_configured() -> None:
