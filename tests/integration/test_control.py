@@ -131,6 +131,11 @@ def test_a_running_worker_obeys_each_command_once_and_answers_it_once(
     assert report["digest_equal"]
     assert report["cuts_unverifiable"] < report["cuts"]
 
+    listed = answer(stream_mtl(file, "ledger", "ls", "--last", "10000"))["last"]
+    decided = {d["command_id"]: d for row in listed for d in row["decisions"] if "command_id" in d}
+    assert {"p1", "w1", "t1", "r1", "b1"} <= decided.keys()
+    assert "no task" in decided["t1"]["reason"], "why, for people without a Kafka client"
+
 
 def test_the_verb_says_done_refused_or_no_answer(
     bootstrap: str, config_for: Callable[..., Config], tmp_path: Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -328,6 +329,37 @@ def test_a_missing_file_of_events_is_exit_78(
     for verb in (["backtest"], ["events", "validate"]):
         assert run([*verb, str(tmp_path / "none.jsonl"), "--json"]) == 78
         assert "no such file" in _json(capsys)["error"]["message"]
+
+
+def test_a_field_that_a_task_has_not_is_refused_before_it_is_sent(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A worker would start the task without it, and say that it is done."""
+    where = ["--bootstrap", "127.0.0.1:1", "--json"]
+    for given, said in (("wieght=5", "did you mean weight?"), ("zzz=1", "there are: above, after")):
+        assert run(["control", "add-task", "cart", "binary", "--with", given, *where]) == 78
+        assert said in _json(capsys)["error"]["message"]
+
+
+def test_a_broker_is_not_started_where_another_one_would_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        assert run(["broker", "up", "--port", port, "--dir", str(tmp_path / "k"), "--json"]) == 78
+    assert f"port {port} is taken" in _json(capsys)["error"]["message"]
+    assert not (tmp_path / "k").exists()
+
+
+def test_a_worker_of_several_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would leave partitions unread, and say nothing."""
+    events = tmp_path / "a.jsonl"
+    assert run(["simulate", "--events", "5", "--out", str(events)]) == 0
+    capsys.readouterr()
+    assert run(["backtest", str(events), "--set", "source.ranks=2", "--json"]) == 78
+    assert "use rank 0 of 1" in _json(capsys)["error"]["message"]
 
 
 def test_checkpoints_of_a_folder_that_is_none_are_not_made_up(
