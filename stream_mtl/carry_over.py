@@ -16,7 +16,7 @@ that: what fits is carried over as it is, the rest starts afresh, part by part:
 
 Rows name their embeddings by place, so a table of another length starts every part that holds rows afresh. Tasks that the
 configuration adds behind the old ones are no change of the others (`task_set.grown`). Another text encoder makes
-vectors anew (`reencoding`). A pure function of the saved state and the empty one, so that every restart decides alike.
+vectors anew (`reencoding`). A memory of another size keeps what fits of its rows. A pure function of the saved state and the empty one, so that every restart decides alike.
 """
 
 from __future__ import annotations
@@ -87,6 +87,13 @@ class Reads(Protocol):
     def encode(self, texts: Sequence[str]) -> Tensor: ...
 
 
+@runtime_checkable
+class Remembers(Protocol):
+    """A fold with memories of a configured size."""
+
+    def at_capacity(self, saved: State) -> State: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Carried:
     """A state that the fold of today can be restored from, and the parts in it that start afresh."""
@@ -102,6 +109,8 @@ def carried(saved: Mapping[str, Any], build: Callable[[], Fold]) -> Carried:
     old = _behind(dict(saved), fresh)
     if isinstance(empty, Reads) and is_another(old, fresh):
         old = reencoded(old, fresh, empty.encode, empty.config.features.table_rows)
+    if isinstance(empty, Remembers):
+        old = empty.at_capacity(old)
     parts = {part_of(name) for name in fresh}
     afresh = _follow({part for part in parts if not _fits(part, old, fresh)}) & parts
     while len(afresh) < len(parts):
@@ -160,6 +169,8 @@ def _like(name: str, value: object, fresh: State) -> bool:
     model = fresh.get(name, fresh.get(f"{_WIDTHS}/{_column(name)}"))
     if model is None:
         return True  # of rows that an empty state does not name: its restore is the judge
+    if part_of(name).startswith("memory") and _column(name) == "keys":
+        return bool(value == model)  # of another policy
     if not (isinstance(value, Tensor) and isinstance(model, Tensor)):
         return isinstance(value, Tensor) == isinstance(model, Tensor)
     if value.dtype != model.dtype or value.dim() != model.dim():

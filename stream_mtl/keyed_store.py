@@ -287,6 +287,7 @@ class KeyedStore:
             "key_U": torch.from_numpy(self._key_U),
             "count_U": torch.from_numpy(self._count_U),
             "threshold": self._threshold,
+            "keys": self._keys.__name__,  # those of one policy mean nothing to another
         }
         return {**self._rows, **keys}
 
@@ -297,7 +298,9 @@ class KeyedStore:
             for name, value in own.items()
             if getattr(state.get(name), "shape", None) != getattr(value, "shape", None)
         ]
-        if bad or state.keys() != own.keys() or not isinstance(state["threshold"], int):
+        threshold = state.get("threshold")
+        named = state.keys() == own.keys() and state["keys"] == own["keys"]
+        if bad or not named or not isinstance(threshold, int):
             raise StateError(
                 f"saved memory of task {self._held.task!r} does not fit (differs in:"
                 f" {', '.join(bad) or 'names'}); use the configuration it was saved with, or start this"
@@ -308,7 +311,7 @@ class KeyedStore:
         self._key_U[:] = state["key_U"].cpu().numpy()
         self._count_U[:] = state["count_U"].cpu().numpy()
         self._user_U[:] = state["user_key_B"].cpu().numpy()[:: self._unit_rows]
-        self._threshold = state["threshold"]
+        self._threshold = threshold
         self._index()
 
     # --- keys and slots -------------------------------------------------------------------------

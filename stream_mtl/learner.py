@@ -42,7 +42,7 @@ from stream_mtl.joint_loss import (
 from stream_mtl.layers import Parts, droppers, dropping
 from stream_mtl.lists import Lists
 from stream_mtl.lookup import lookup
-from stream_mtl.memories import held_rows, new_memories
+from stream_mtl.memories import at_capacity, held_rows, new_memories
 from stream_mtl.memory.base import Memory
 from stream_mtl.memory_overfit import overfitting
 from stream_mtl.models import MODELS
@@ -389,6 +389,16 @@ class Learner:
         for name, part in self._parts().items():
             part.restore(unnest(name, state))
         self._version, self._skipped, self._skipped_in_a_row = (int(state[k]) for k in _COUNTERS)
+
+    def at_capacity(self, saved: State) -> State:
+        """A saved state whose memories have as many rows as are configured now, with what fits of theirs."""
+        own, fitted = self.state(), dict(saved)
+        for name, held in zip(self._spec.tasks, self._held, strict=True):
+            place = f"memory/{name}"
+            before = unnest(place, saved)
+            if before and misfits(unnest(place, own), before):
+                fitted |= nest(place, at_capacity(held, self._config.memory, before) or before)
+        return fitted
 
     def _parts(self) -> dict[str, Stateful]:
         memories = zip(self._spec.tasks, self._memories, strict=True)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
 from stream_mtl import config
 from stream_mtl.batch import Spec
-from stream_mtl.errors import ConfigError
+from stream_mtl.errors import ConfigError, StateError
 from stream_mtl.held import Held
 from stream_mtl.keyed_store import row_bytes, unit_rows
 from stream_mtl.memory import MEMORIES
 from stream_mtl.memory.base import Memory
 from stream_mtl.registry import entry
+from stream_mtl.state import State
 from stream_mtl.tasks.base import TaskKind
 
 
@@ -58,3 +60,14 @@ def capacity(held: Held, settings: config.Memory) -> int:
             f" {row_bytes(held)} bytes; at least {least} are needed: raise it, or set memory.rows"
         )
     return rows
+
+
+def at_capacity(held: Held, settings: config.Memory, saved: Mapping[str, Any]) -> State | None:
+    """A saved memory with what fits of its rows in as many as are configured now; None where it is of another kind."""
+    rows = sum(len(value) for name, value in saved.items() if name.endswith("row_key_B"))
+    try:
+        before = entry("memory.policy", settings.policy, MEMORIES)(held, rows)
+        before.restore({**before.state(), **saved})  # older ones may lack a name
+    except (StateError, ConfigError, KeyError):
+        return None
+    return before.resized(capacity(held, settings)).state()

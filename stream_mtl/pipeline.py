@@ -314,6 +314,11 @@ class Pipeline:
         """Vectors of texts [n, E] by the present encoder."""
         return self.parts.encoder.encode(texts)
 
+    def at_capacity(self, saved: State) -> State:
+        """A saved state with its memories at the sizes that are configured now (`Learner.at_capacity`)."""
+        learner = self.parts.learner.at_capacity(states.unnest("learner", saved))
+        return dict(saved) | states.nest("learner", learner)
+
     def state_digest(self) -> str:
         """SHA-256 of the whole state; equal for equal folds in equal environments."""
         return states.digest(self.state())

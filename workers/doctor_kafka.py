@@ -10,11 +10,12 @@ from stream_mtl.kafka.reach import principal
 from stream_mtl.kafka.rights import Right, grant_line, missing
 from stream_mtl.kafka.settings import insecurities
 from stream_mtl.kafka.survey import Survey, TopicSurvey, survey
-from stream_mtl.kafka.topics import input_topics, plan
+from stream_mtl.kafka.topics import COMPACTION_LAG_MS, input_topics, plan
 from workers.doctor import Finding
 
 _DAY_MS = 86_400_000
 _LEDGER_DAYS, _INPUT_DAYS = 90, 30
+_OUTAGE_DAYS = 3  # a long weekend
 
 
 def examine_broker(config: Config) -> list[Finding]:
@@ -109,14 +110,19 @@ def _policies(config: Config, seen: Survey) -> Iterator[Finding]:
             yield _policy(name, topic, "compact", "stale lists of a user are kept for ever")
         elif name == names.ledger:
             yield _policy(name, topic, "delete", "compaction would break the ledger's chain")
-            yield _retention(
-                name, topic, at_least=_LEDGER_DAYS, why="the ledger is the audit trail"
-            )
+            yield _retention(name, topic, at_least=(_LEDGER_DAYS, "the ledger is the audit trail"))
         elif name in names.events:
             yield _policy(
                 name, topic, "delete", "compaction would remove events that a replay needs"
             )
-            yield _retention(name, topic, at_most=_INPUT_DAYS, why="events are personal data")
+            yield _retention(
+                name,
+                topic,
+                at_least=(_OUTAGE_DAYS, "a worker that is down for longer finds its events gone"),
+                at_most=(_INPUT_DAYS, "events are personal data"),
+            )
+        elif name == names.items and topic.settings.get("cleanup.policy") == "compact":
+            yield _lag(name, topic)
         if name in (names.ledger, *input_topics(config)) and topic.replication >= 3:
             yield _in_sync(name, topic)
 
@@ -128,15 +134,29 @@ def _policy(name: str, topic: TopicSurvey, wanted: str, why: str) -> Finding:
     return Finding(f"topic {name}", "fail", f"cleanup.policy={found}", f"set {wanted}: {why}")
 
 
+def _lag(name: str, topic: TopicSurvey) -> Finding:
+    """A restart reads again what it read since its checkpoint."""
+    found = int(topic.settings.get("min.compaction.lag.ms", "0"))
+    title, said = f"compaction of {name}", f"after {found / _DAY_MS:.1f} days at the earliest"
+    if found >= _OUTAGE_DAYS * _DAY_MS:
+        return Finding(title, "ok", said)
+    remedy = f"set min.compaction.lag.ms={COMPACTION_LAG_MS}: a restart must find the records that it once read"
+    return Finding(title, "warn", said, remedy)
+
+
 def _retention(
-    name: str, topic: TopicSurvey, why: str, at_least: int | None = None, at_most: int | None = None
+    name: str,
+    topic: TopicSurvey,
+    at_least: tuple[int, str] | None = None,
+    at_most: tuple[int, str] | None = None,
 ) -> Finding:
+    """Bounds in days, each with its reason."""
     found = int(topic.settings.get("retention.ms", "-1"))
     title, said = f"retention of {name}", "for ever" if found < 0 else f"{found / _DAY_MS:.1f} days"
-    if at_least is not None and 0 <= found < at_least * _DAY_MS:
-        return Finding(title, "warn", said, f"at least {at_least} days: {why}")
-    if at_most is not None and (found < 0 or found > at_most * _DAY_MS):
-        return Finding(title, "warn", said, f"at most {at_most} days: {why}")
+    if at_least is not None and 0 <= found < at_least[0] * _DAY_MS:
+        return Finding(title, "warn", said, f"at least {at_least[0]} days: {at_least[1]}")
+    if at_most is not None and (found < 0 or found > at_most[0] * _DAY_MS):
+        return Finding(title, "warn", said, f"at most {at_most[0]} days: {at_most[1]}")
     return Finding(title, "ok", said)
 
 

@@ -149,7 +149,7 @@ class ClassBalanced:
         state: State = {
             name: torch.cat([part[name] for part in parts])
             for name in parts[0]
-            if name != "threshold"
+            if isinstance(parts[0][name], torch.Tensor)
         }
         return {**state, "seen_K": seen_K, "threshold_K": threshold_K}
 
@@ -168,7 +168,10 @@ class ClassBalanced:
         start = 0
         for one, store in self._stores.items():
             units = len(store.state()["key_U"])
-            part: State = {"threshold": int(state["threshold_K"][one])}
+            part: State = {
+                "threshold": int(state["threshold_K"][one]),
+                "keys": store.state()["keys"],
+            }
             for name in columns(self._held, 0):
                 rows = slice(start * self._unit_rows, (start + units) * self._unit_rows)
                 part[name] = state[name][rows]

@@ -54,7 +54,7 @@ CHANGES: list[tuple[dict[str, Any], set[str]]] = [
     ({"optimizer": {"dense_lr": 0.01}}, set()),
     ({"model": {"hidden": 32}}, {"network", "gate"}),
     ({"model": {"name": "cgc"}}, {"network", "gate"}),
-    ({"memory": {"rows": 300}}, {"memory click", "memory purchase", "memory search"}),
+    ({"memory": {"policy": "recency_ring"}}, {"memory click", "memory purchase", "memory search"}),
     ({"features": {"history": 20}}, {"shop", "windows"}),
     (
         {"features": {"table_rows": 8192}},
@@ -84,6 +84,22 @@ def test_only_the_parts_that_no_longer_fit_start_afresh(
     for cut in cuts[len(cuts) // 2 :]:
         model.step(cut)
     assert model.totals["steps"] > steps  # it goes on learning
+
+
+@pytest.mark.parametrize("rows", [60, 4_000])
+def test_a_memory_of_another_size_keeps_what_fits_of_its_rows(saved: State, rows: int) -> None:
+    """Whoever enlarges it against forgetting must not lose what it remembers."""
+    model = build(config_with(memory={"rows": rows}), "after")
+    found = carried(saved, lambda: build(model.config, "after"))
+    assert found.afresh == ()
+    model.restore(found.state)
+    held = model.parts.learner.memory_rows()
+    before = {name: int(saved[f"learner/memory/{name}/count_U"].sum()) for name in held}
+    assert all(0 < held[name] <= min(rows, before[name]) for name in held)
+    if rows > max(before.values()):
+        assert held == before
+    kept = model.state()["learner/memory/click/row_key_B"]
+    assert set(kept[kept != 0].tolist()) <= set(saved["learner/memory/click/row_key_B"].tolist())
 
 
 def test_a_task_added_in_the_config_leaves_the_others_as_they_were(saved: State, cuts: Any) -> None:

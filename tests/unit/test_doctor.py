@@ -46,6 +46,8 @@ def test_topics_as_we_create_them_are_in_order() -> None:
         ({"shop__control": TopicSurvey(2, 1, {"cleanup.policy": "delete"})}, {}, "topic shop.control", "fail", "one partition"),
         ({"a": TopicSurvey(4, 1, {"cleanup.policy": "compact"})}, {}, "topic a", "fail", "set delete"),
         ({"a": TopicSurvey(4, 1, {"cleanup.policy": "delete", "retention.ms": "-1"})}, {}, "retention of a", "warn", "personal data"),
+        ({"a": TopicSurvey(4, 1, {"cleanup.policy": "delete", "retention.ms": "3600000"})}, {}, "retention of a", "warn", "finds its events gone"),
+        ({"shop__items": TopicSurvey(4, 1, {"cleanup.policy": "compact"})}, {}, "compaction of shop.items", "warn", "min.compaction.lag.ms=604800000"),
         ({"shop__scores__ledger": TopicSurvey(1, 1, {"cleanup.policy": "delete", "retention.ms": "86400000"})}, {}, "retention of shop.scores.ledger", "warn", "90 days"),
         ({"a": TopicSurvey(4, 3, {"cleanup.policy": "delete", "retention.ms": "1", "min.insync.replicas": "1"})}, {}, "min.insync.replicas of a", "warn", "set 2"),
         ({"shop__items": None}, {}, "topics", "warn", "creates them"),
