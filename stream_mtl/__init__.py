@@ -2,7 +2,7 @@
 
 >>> from stream_mtl import Config, build, cuts
 >>> model = build(Config())                             # the whole fold, no broker    # doctest: +SKIP
->>> for cut in cuts(["day.jsonl.gz"], Config()):        # micro-batches of a file      # doctest: +SKIP
+>>> for cut in cuts(["day.jsonl.gz"]):                  # micro-batches of a file      # doctest: +SKIP
 ...     result = model.step(cut)                        # scores, rejects, counts
 
 The names below are the public API; everything else may change. Importing this package is cheap: torch
@@ -31,8 +31,8 @@ def build(config: Config, lineage: str = "local") -> Pipeline:
     return compose(config, lineage)
 
 
-def cuts(paths: Sequence[str | Path], config: Config) -> Iterator[Cut]:
-    """Micro-batches of event files, as `stream-mtl backtest` cuts them."""
+def cuts(paths: Sequence[str | Path], config: Config | None = None) -> Iterator[Cut]:
+    """Micro-batches of event files, as `stream-mtl backtest` cuts them; `config` says how large (`cut`)."""
     from stream_mtl.files import cuts_of_files
 
-    return cuts_of_files(paths, config)
+    return cuts_of_files(paths, config or Config())

@@ -140,8 +140,11 @@ class _Recovery:
     claimed_at: float = 0.0
 
     def run(self) -> Ready:
+        from stream_mtl.kafka.topics import input_topics
+
         recreated = self._recreated(self.context.topic_ids)
-        pending = not recreated and self._pending()
+        unread = recreated & set(input_topics(self.config))  # what was in them is gone
+        pending = not unread and self._pending()
         began = self.ports.elapsed()
         self._claim(recreated)
         found = find_start(
@@ -160,7 +163,7 @@ class _Recovery:
             place: at for place, at in self.last.positions.items() if place[0] not in recreated
         }
         self.ports.source.open(positions)
-        if not recreated:
+        if not unread:
             self._roll_forward(fold, found, pending)
         seconds = self.ports.elapsed() - began
         self.observer.phase("restored", cut=self.last.cut, seconds=seconds)
