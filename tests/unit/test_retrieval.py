@@ -72,7 +72,7 @@ def test_withdrawn_and_unavailable_items_are_never_candidates() -> None:
     )
     assert listed(shop, "me") == ["d"]
     assert "b" not in shop.item_ids(Retrieval(shop, CONFIG).popular("d", 9)[0])
-    shop.apply([Item(event_id="3", time_ms=22, item_id="c")])
+    shop.apply([Item(event_id="3", time_ms=22, item_id="c", available=True)])
     assert set(listed(shop, "me")) == {"c", "d"}
 
 
