@@ -57,7 +57,7 @@ unit: install ## tests without a broker process
 integration: install ## tests on a real Apache Kafka (JDK 17 and Maven, or KAFKA_BOOTSTRAP)
 	$(BIN)/pytest tests -m integration -rs
 
-bench: install ## every figure of the README, measured (about half an hour)
+bench: install ## the figures of the spine, measured (about half an hour)
 	$(BIN)/python -m benchmarks.all
 
 bench-learning: install ## methods beside their peers' numbers: one table after the other (hours)
