@@ -329,7 +329,7 @@ def test_a_worker_may_start_at_the_end(config: Config) -> None:
 @pytest.mark.integration
 def test_positions_of_foreign_partitions_are_refused(config: Config) -> None:
     """A ledger of a topic with more partitions does not fit."""
-    with pytest.raises(TopicChanged, match="new lineage"):
+    with pytest.raises(TopicChanged, match="begin anew"):
         opened(config, {(config.topics.events[0], 9): 3})
 
 
