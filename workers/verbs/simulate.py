@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from workers import output
 from workers.options import Call, verb
 
 if TYPE_CHECKING:
@@ -89,8 +90,26 @@ def _to_topics(records: Iterable[Simulated], config: Config) -> int:
     from stream_mtl.kafka.topics import ensure_topics
     from workers.simulate import to_topics
 
-    ensure_topics(config, retention_ms=-1)
+    if not ensure_topics(config, retention_ms=-1):
+        _warn_of_retention(config)
     writer = EventWriter(config)
     written = to_topics(records, config, writer)
     writer.flush()
     return written
+
+
+def _warn_of_retention(config: Config) -> None:
+    """Topics that were there before, a worker's perhaps, may not keep what is of 2024."""
+    from stream_mtl.kafka.reach import connect
+    from stream_mtl.kafka.survey import retentions
+    from stream_mtl.kafka.topics import is_embedded
+
+    if is_embedded(connect(config)[1]):
+        return
+    for name, ms in retentions(config, config.topics.events).items():
+        if ms >= 0:
+            output.note(
+                f"warning: {name} keeps records for {ms / 86_400_000:.0f} days, and these are of 2024: the broker will"
+                f" delete them. kafka-configs.sh --alter --entity-type topics --entity-name {name} --add-config"
+                " retention.ms=-1 keeps them"
+            )
