@@ -15,8 +15,6 @@ from torch import Tensor
 
 from stream_mtl.layers import POSITION_UNIT
 
-_BIAS = re.compile(r"(?:^|/)learner/average/(?:.*\.)?heads\.(\d+)\.position_bias$")
-
 
 def from_swaps(clicked: Sequence[float], shown: Sequence[float]) -> tuple[float, ...]:
     """From clicks and showings of places 1, 2, ... of items that were put there at random (Joachims et al., WSDM 2017).
@@ -41,14 +39,20 @@ def from_bias(bias_P: Tensor) -> tuple[float, ...]:
     return tuple(found)
 
 
-def learned(state: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, tuple[float, ...]]:
-    """`from_bias` of every task that has one, from the state of a fold, as it is served."""
+def learned(state: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    """`from_bias` of every task that has one, from the state of a fold: as it is served, or as it learns where it keeps no average."""
     found = {}
-    for name, value in state.items():
-        head = _BIAS.search(name)
-        if head is not None and value.any():
-            bias_P = value[
-                : int(value.nonzero().max()) + 1
-            ]  # up to the last place that was ever shown
-            found[tasks[int(head.group(1))]] = from_bias(POSITION_UNIT * bias_P)
+    tasks = state["evaluation/tasks"]  # those that a command has added too
+    biases = {part: _biases(state, part) for part in ("model", "average")}
+    for place, bias_P in (biases["model"] | biases["average"]).items():
+        shown_P = bias_P.nonzero()
+        if len(shown_P):
+            found[tasks[place]] = from_bias(POSITION_UNIT * bias_P[: int(shown_P.max()) + 1])
     return found
+
+
+def _biases(state: Mapping[str, Any], part: str) -> dict[int, Tensor]:
+    """By the place of their task."""
+    named = re.compile(rf"learner/{part}/(?:.*\.)?heads\.(\d+)\.position_bias")
+    heads = {name: named.fullmatch(name) for name in state}
+    return {int(head.group(1)): state[name] for name, head in heads.items() if head}

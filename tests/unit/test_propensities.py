@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import tomllib
 from collections.abc import Iterator
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from stream_mtl import build
 from stream_mtl.checkpoint import CheckpointStore
+from stream_mtl.propensity import learned
 from stream_mtl.snapshot import snapshot
 from tests.checkpoints import identity
-from tests.folds import shop_cuts, small
+from tests.folds import Fold, shop_cuts, small
 from workers.cli import run
 
 THETA = (1.0, 0.6, 0.4, 0.25)  # how likely a place is looked at
@@ -108,6 +111,20 @@ def test_a_learned_position_bias_is_told_per_task(
     assert found["click"][0] == 1.0
     assert all(0 < theta < 1 for theta in found["click"][1:])
     assert min(found["click"]) < 0.8
+
+
+def test_a_task_that_a_command_added_is_told_too() -> None:
+    """The state knows its tasks; the configuration may not."""
+    added = {"type": "add_task", "task": "open", "kind": "binary", "label": "click"}
+    said = json.dumps({**added, "command_id": "c", "issued_at": 1}).encode()
+    fold = Fold(small())
+    fold.outputs([said])
+    state = fold.model.state()
+    place = state["evaluation/tasks"].index("open")
+    for name in state:
+        if name.endswith(f"heads.{place}.position_bias"):
+            state[name][1:4] = torch.tensor([0.0, -0.05, -0.1])
+    assert learned(state)["open"] == pytest.approx((1.0, math.exp(-0.5), math.exp(-1.0)))
 
 
 def test_a_fold_that_has_seen_no_places_has_none_to_tell(

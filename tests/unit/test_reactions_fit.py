@@ -9,6 +9,7 @@ import pytest
 from stream_mtl import build
 from stream_mtl.config import Config
 from stream_mtl.errors import ConfigError
+from tests.folds import shop_cuts, small
 
 # Avalanche's own imports, of its regularisers
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -66,4 +67,10 @@ def test_what_would_never_answer_is_refused(sections: dict[str, Any], missing: s
     ],
 )
 def test_what_answers_is_not(sections: dict[str, Any]) -> None:
-    build(Config.model_validate(sections))
+    """It is built as it was asked for, and folds."""
+    config = small(**sections)
+    model = build(config)
+    folded = [model.step(cut).counts["events"] for cut in shop_cuts(config, 60)]
+    assert sum(folded) == 60
+    assert model.parts.learner.measures_affinity == ("balancer" in sections)
+    assert model.parts.learner.consolidates == ("rehearsal" in sections)

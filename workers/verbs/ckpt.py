@@ -115,7 +115,7 @@ def propensities(call: Call, name: str) -> None:
 
     store = _store(call)
     name = name or _newest(store)
-    found = learned(store.load(name)[0], list(call.config().tasks))
+    found = learned(store.load(name)[0])
     if not found:
         raise ConfigError(
             f"no task of checkpoint {name} has learned a position bias: tasks.X.position = 'bias' does, where"

@@ -74,7 +74,8 @@ def propensities(call: Call, files: tuple[Path, ...], surface: str) -> None:
             f"no click on a first place{f' of surface {surface!r}' if surface else ''}; lists with places were shown"
             f" on: {there or 'none'}"
         )
-    found = [round(theta, 4) for theta in from_swaps(clicked, shown)]
+    # never 0, which no setting takes: a place without a click was looked at now and then
+    found = [max(1e-4, round(theta, 4)) for theta in from_swaps(clicked, shown)]
     rows = list(zip(range(1, len(found) + 1), shown, clicked, found, strict=True))
     call.result(
         {"surface": surface, "shown": shown, "clicked": clicked, "propensities": found},
