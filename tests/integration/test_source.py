@@ -20,6 +20,7 @@ from stream_mtl.errors import (
     RollForwardMismatch,
     TopicChanged,
 )
+from stream_mtl.kafka import bounds as bounds_module
 from stream_mtl.kafka import topics as topics_module
 from stream_mtl.kafka.embedded import FETCH, EmbeddedBroker
 from stream_mtl.kafka.produce import EventWriter
@@ -413,6 +414,23 @@ def test_a_broker_restart_neither_loses_nor_doubles_records(
         records += cut.records if cut else ()
     source.close()
     assert values(records) == sorted(b"event %d" % i for i in range(300))
+
+
+@pytest.mark.integration
+def test_a_reader_at_the_end_does_not_take_an_absent_broker_for_missing_topics(
+    own_kafka: KafkaServer, config_for: ConfigFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is waited for, the second ended the worker as a wrong configuration."""
+    monkeypatch.setattr(bounds_module, "CALL_S", 1.0)
+    config = config_for(own_kafka.bootstrap)
+    ensure_topics(config, retention_ms=-1)
+    write_events(config, 50)
+    source = opened(config)
+    drained(source)
+    own_kafka.kill()
+    with pytest.raises(BrokerUnavailable, match=r"locating .*is the broker up"):
+        source._reader.confirms_end()
+    source.close()
 
 
 def test_a_refused_fetch_position_is_looked_up_and_read_on(config_for: ConfigFactory) -> None:
