@@ -21,6 +21,7 @@ VERSION = 1
 
 OUTPUTS: dict[str, type[BaseModel]] = {
     "ack": scores.Ack,
+    **{f"dead_letter_{style}": headers for style, headers in scores.LETTERS.items()},
     "ledger": scores.LedgerRecord,
     "score_popular": scores.PopularScore,
     "score_query": scores.QueryScore,

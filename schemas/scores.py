@@ -16,6 +16,7 @@ from schemas.wire import Id, JsonObject
 Milliseconds = Annotated[int, Field(ge=0)]
 Offset = Annotated[int, Field(ge=0)]
 Sequence = Annotated[int, Field(ge=0, description="cut number")]
+Digits = Annotated[str, Field(pattern=r"^-?[0-9]+$", description="an integer as text")]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]*$")]
 
 
@@ -170,6 +171,54 @@ REPLAYS_HEADER = (
 )
 # On the dead-letter topic, without key and value: the letter at "<partition>:<offset>" was replayed.
 REPLAYED_HEADER = "stream_mtl.replayed"
+
+
+Topic = Annotated[str, Field(description="where the record was read")]
+Text = Annotated[str, Field(description="empty unless `dlq.include_message`")]
+NoTrace = Annotated[Literal[""], Field(description="nothing was raised")]
+CutNumber = Annotated[Digits, Field(description="of the cut that refused the record")]
+WholeBytes = Annotated[
+    Digits | None, Field(description="length of a value that was cut short, else absent")
+]
+
+
+class ConnectLetter(Written):
+    """Headers of a dead letter as Kafka Connect names them, in this order; all are text in UTF-8.
+
+    Key and value are those of the refused record, and its own headers come first: of one name the last counts.
+    """
+
+    topic: Topic = Field(alias=ConnectHeader.TOPIC.value)
+    partition: Digits = Field(alias=ConnectHeader.PARTITION.value)
+    offset: Digits = Field(alias=ConnectHeader.OFFSET.value)
+    connector: str = Field(alias=ConnectHeader.CONNECTOR.value, description="`app`")
+    task: Digits = Field(alias=ConnectHeader.TASK.value, description="rank of the worker")
+    stage: str = Field(alias=ConnectHeader.STAGE.value)
+    refused_by: str = Field(alias=ConnectHeader.CLASS.value)
+    reason: Reason = Field(alias=ConnectHeader.EXCEPTION.value)
+    message: Text = Field(alias=ConnectHeader.MESSAGE.value)
+    stacktrace: NoTrace = Field(alias=ConnectHeader.STACKTRACE.value)
+    whole_bytes: WholeBytes = Field(default=None, alias=WHOLE_BYTES_HEADER)
+    cut: CutNumber = Field(alias=CUT_HEADER)
+
+
+class StreamsLetter(Written):
+    """Headers of a dead letter as Kafka Streams names them; otherwise as `ConnectLetter`."""
+
+    reason: Reason = Field(alias=StreamsHeader.EXCEPTION.value)
+    stacktrace: NoTrace = Field(alias=StreamsHeader.STACKTRACE.value)
+    message: Text = Field(alias=StreamsHeader.MESSAGE.value)
+    topic: Topic = Field(alias=StreamsHeader.TOPIC.value)
+    partition: Digits = Field(alias=StreamsHeader.PARTITION.value)
+    offset: Digits = Field(alias=StreamsHeader.OFFSET.value)
+    whole_bytes: WholeBytes = Field(default=None, alias=WHOLE_BYTES_HEADER)
+    cut: CutNumber = Field(alias=CUT_HEADER)
+
+
+LETTERS: dict[str, type[ConnectLetter | StreamsLetter]] = {
+    "connect": ConnectLetter,
+    "streams": StreamsLetter,
+}
 
 
 class LedgerRange(Written):

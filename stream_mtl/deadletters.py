@@ -12,14 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.scores import (
-    CUT_HEADER,
-    REPLAYS_HEADER,
-    WHOLE_BYTES_HEADER,
-    ConnectHeader,
-    Reason,
-    StreamsHeader,
-)
+from schemas.scores import LETTERS, REPLAYS_HEADER, Reason
 from stream_mtl.config import DeadLetters
 from stream_mtl.cut import Headers, Record, Reject
 from stream_mtl.errors import StateError
@@ -44,13 +37,25 @@ def dead_letter(
     """What is written for a refused record. Its headers follow the original ones: the last one counts."""
     record = reject.record
     key, value, headers = _fitting(record, reject.reason == Reason.TOO_LARGE)
-    message = reject.message if config.include_message else ""
-    style = _connect if config.header_style == "connect" else _streams
-    context = style(reject, message, app, rank)
+    facts = {
+        "topic": record.topic,
+        "partition": str(record.partition),
+        "offset": str(record.offset),
+        "connector": app,
+        "task": str(rank),
+        "stage": reject.stage,
+        "refused_by": f"stream_mtl.{reject.stage}",
+        "reason": reject.reason,
+        "message": reject.message if config.include_message else "",
+        "stacktrace": "",  # a reject is a value: nothing was raised
+        "cut": str(cut_number),
+    }
     if (key, value, headers) != (record.key, record.value, record.headers):
-        context[WHOLE_BYTES_HEADER] = str(len(record.value or b""))
-    context[CUT_HEADER] = str(cut_number)
-    added = tuple((str(name), text.encode()) for name, text in context.items())
+        facts["whole_bytes"] = str(len(record.value or b""))
+    style = LETTERS[config.header_style].model_fields
+    added = tuple(
+        (str(field.alias), facts[name].encode()) for name, field in style.items() if name in facts
+    )
     return DeadLetter(key, value, record.timestamp_ms, headers + added)
 
 
@@ -70,34 +75,6 @@ def _fitting(record: Record, is_oversized: bool) -> tuple[bytes | None, bytes | 
     if headers <= KEPT_BYTES:
         return key, value, record.headers
     return key, value, tuple(one for one in record.headers if one[0] == REPLAYS_HEADER)
-
-
-def _connect(reject: Reject, message: str, app: str, rank: int) -> dict[str, str]:
-    record = reject.record
-    return {
-        ConnectHeader.TOPIC: record.topic,
-        ConnectHeader.PARTITION: str(record.partition),
-        ConnectHeader.OFFSET: str(record.offset),
-        ConnectHeader.CONNECTOR: app,
-        ConnectHeader.TASK: str(rank),
-        ConnectHeader.STAGE: reject.stage,
-        ConnectHeader.CLASS: f"stream_mtl.{reject.stage}",
-        ConnectHeader.EXCEPTION: reject.reason,
-        ConnectHeader.MESSAGE: message,
-        ConnectHeader.STACKTRACE: "",  # a reject is a value: nothing was raised
-    }
-
-
-def _streams(reject: Reject, message: str, app: str, rank: int) -> dict[str, str]:
-    record = reject.record
-    return {
-        StreamsHeader.EXCEPTION: reject.reason,
-        StreamsHeader.STACKTRACE: "",
-        StreamsHeader.MESSAGE: message,
-        StreamsHeader.TOPIC: record.topic,
-        StreamsHeader.PARTITION: str(record.partition),
-        StreamsHeader.OFFSET: str(record.offset),
-    }
 
 
 class Breaker:

@@ -7,10 +7,13 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
+from schemas.generate import FOLDER
+from schemas.scores import LETTERS, Reason
 from stream_mtl.config import DeadLetters
 from stream_mtl.cut import Record, Reject
-from stream_mtl.deadletters import KEPT_BYTES, Breaker, dead_letter
+from stream_mtl.deadletters import KEPT_BYTES, MOST_BYTES, Breaker, dead_letter
 from stream_mtl.errors import StateError
 
 RECORD = Record(
@@ -65,6 +68,23 @@ def test_streams_headers_say_where_and_why() -> None:
         "__streams.errors.offset": b"41",
         "stream_mtl.cut": b"7",
     }
+
+
+@pytest.mark.parametrize("style", sorted(LETTERS))
+@pytest.mark.parametrize("reason", list(Reason))
+def test_the_headers_of_every_letter_are_what_the_published_schema_says(
+    style: str, reason: Reason
+) -> None:
+    """What subscribers build on: also of a value cut short, and of a learner's row that no record stands for."""
+    config = DeadLetters.model_validate({"header_style": style})
+    for topic, partition, size in (("shop.events", 3, 8), ("", -1, MOST_BYTES + 1)):
+        record = Record(topic, partition, partition, None, b"x" * size)
+        letter = dead_letter(Reject(record, reason, "serde"), 7, "shop", 0, config)
+        headers = {name: (value or b"").decode() for name, value in letter.headers}
+        schema = json.loads((FOLDER / f"dead_letter_{style}.v1.json").read_text())
+        Draft202012Validator(schema).validate(headers)
+        read = LETTERS[style].model_validate(headers)
+        assert (read.reason, read.whole_bytes) == (reason, None if size == 8 else str(size)), read
 
 
 @pytest.mark.parametrize("style", ["connect", "streams"])
