@@ -32,7 +32,8 @@ come and go, since MIR's plugin drops the classes of its last batch. There all t
 compared. Avalanche's replay is timed with the memory that its plugin comes with, an equal share for every experience, and with those
 of its accuracy runs. Streaming, the former slows down as the stream goes on, so a stream has a length: 1,000 updates, Permuted's. It
 is told for the protocol's 10 + 10 rows and 500 of memory; for a stream's 256 + 256 and 10,000 (digits drawn again and again), where
-rows are what an update costs; and for as many rows of 16 x 16 pixels through 256-128-64-10, the widths of the worker's default model.
+rows are what an update costs; and for as many rows of 16 x 16 pixels through 256-128-64-10, the widths of the worker's default model. Beside it stands the arithmetic alone (`digits_bare`): an
+update cannot cost less.
 
     python -m benchmarks.digits [--seeds 8] [--permuted-seeds 5] [--updates 1000] [--only split,permuted,speed] [--json]
 """
@@ -347,6 +348,8 @@ def accuracy(kind: str, seeds: int) -> list[Figure]:
 
 def speed(updates: int) -> list[Figure]:
     """Both uses of Avalanche at every dose; a stream is of so many updates."""
+    from benchmarks.digits_bare import bare_ms
+
     figures = []
     for name, dose in DOSES.items():
         few = 400 if dose is PROTOCOL else 80
@@ -355,6 +358,9 @@ def speed(updates: int) -> list[Figure]:
             mine, streaming = (ours(ARMS[arm], stream, 0, dose).ms for stream in (short, long))
             note(f"{name}: {arm}, ours {mine:.2f} ms, streaming {streaming:.2f}")
             figures.append(Figure(f"{name}: {arm}, ours, ms an update", mine, "", None))
+            least = bare_ms(arm, dose, few)
+            note(f"{name}: {arm}, its arithmetic alone {least:.2f} ms")
+            figures.append(Figure(f"{name}: {arm}, its arithmetic alone, ms", least, "", None))
             for peer in peers:
                 told = f"{name}: Avalanche {peer}"
                 figures += beside_native(told, peer, mine, short, dose)
