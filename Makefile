@@ -60,7 +60,7 @@ integration: install ## tests on a real Apache Kafka (JDK 17 and Maven, or KAFKA
 bench: install ## the figures of the spine, measured (about half an hour)
 	$(BIN)/python -m benchmarks.all
 
-bench-learning: install ## methods beside their peers' numbers: one table after the other (hours)
+bench-learning: install ## methods beside their peers: one table (hours)
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps recbole==1.2.1 # MovieLens lies in its wheel
 	$(BIN)/python -m benchmarks.learning
 

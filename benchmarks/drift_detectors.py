@@ -68,7 +68,7 @@ def told(signal: str, name: str, rate: float, seeds: int) -> Figure:
     found = f"{np.median(delays):,.0f} ({seeds - len(delays)})" if delays else f"- ({seeds})"
     note(f"{signal}, {name}, rate {rate:g}: {false:.1f} a million, found after {found}")
     return Figure(
-        f"{signal}, {name}, rate {rate:g}: false alarms a million labels, labels until it is found",
+        f"{signal}, {name}, rate {rate:g}: alarms a million without a fault; labels until it is found",
         f"{false:.1f}; {found}",
         "",
         None,

@@ -1,4 +1,4 @@
-"""Methods beside their peers, one program after the other; the exit code says whether every figure holds.
+"""Methods beside their peers in one table, one program after the other; the exit code says whether every figure holds.
 
 python -m benchmarks.learning [--json]
 """
@@ -22,6 +22,10 @@ PROGRAMS = (
     "model_cost",
     "model_quality",
     "methods_table",
+    "balancer_shop",
+    "losses_shop",
+    "real_events",
+    "online_retail",
     "label_efficiency",
     "drift_detectors",
     "item_index",

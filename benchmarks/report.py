@@ -51,17 +51,27 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 
 def tell(figures: Sequence[Figure], as_json: bool) -> int:
     """Print the figures; the exit code is 1 when one that was asked for does not hold."""
-    if as_json:
-        for figure in figures:
-            print(json.dumps(asdict(figure) | {"machine": machine()}))
-    else:
+    if not as_json:
         print(f"machine: {machine()}")
-        width = max((len(f.figure) for f in figures), default=0)
-        for f in figures:
-            verdict = {True: "holds", False: "SHORT", None: ""}[f.holds]
-            measured = f"{f.measured:.4g}" if isinstance(f.measured, float) else str(f.measured)
-            print(f"  {f.figure:<{width}}  {measured:>14}  {f.target:<28} {verdict}")
+    print("\n".join(lines(figures, as_json, max((len(f.figure) for f in figures), default=0))))
     return int(any(f.holds is False for f in figures))
+
+
+def lines(figures: Sequence[Figure], as_json: bool, width: int) -> list[str]:
+    """A line a figure: of a table whose first column is `width` wide, or a JSON object."""
+    if as_json:
+        return [
+            json.dumps(asdict(figure) | {"machine": figure.machine or machine()})
+            for figure in figures
+        ]
+    return [_row(figure, width) for figure in figures]
+
+
+def _row(figure: Figure, width: int) -> str:
+    verdict = {True: "holds", False: "SHORT", None: ""}[figure.holds]
+    value = figure.measured
+    measured = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"  {figure.figure:<{width}}  {measured:>14}  {figure.target:<28} {verdict}"
 
 
 def note(text: str) -> None:
