@@ -4,6 +4,8 @@
 
     StreamMtlError                 (what is wrong with one record is none: it becomes a `Reject`)
         ConfigError                what the user wrote; the message says the fix          exit 78
+            RecordMissing          no record at the place that was named
+            TopicMissing           a topic is not there; right after a broker's return that may pass
         WorldError                 outside; may pass
             BrokerUnavailable                                                             exit 69
             CommitIndefinite       outcome unknown: new producer, then read the ledger    exit 75
@@ -33,6 +35,14 @@ class StreamMtlError(Exception):
 
 class ConfigError(StreamMtlError):
     exit_code = 78
+
+
+class RecordMissing(ConfigError):
+    pass
+
+
+class TopicMissing(ConfigError):
+    pass
 
 
 class WorldError(StreamMtlError):

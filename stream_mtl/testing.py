@@ -99,6 +99,8 @@ class MemorySource:
     def at_end(self) -> bool:
         return all(at >= len(self._log.records[place]) for place, at in self.positions.items())
 
+    def prove(self) -> None: ...
+
     def open(self, positions: Mapping[Place, int]) -> None:
         self.positions = {place: positions.get(place, 0) for place in sorted(self._log.records)}
 

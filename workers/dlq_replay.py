@@ -19,7 +19,7 @@ from stream_mtl.dlq_replay import (
     refusal,
     without_counter,
 )
-from stream_mtl.errors import ConfigError
+from stream_mtl.errors import RecordMissing, TopicMissing
 from stream_mtl.kafka.dlq_replayer import Replayer, Resend, TooLarge
 from stream_mtl.kafka.reading import read_one, read_topic
 from stream_mtl.kafka.topics import input_topics
@@ -113,7 +113,7 @@ class _Run:
         place = original.topic, original.partition, original.offset
         try:
             found: Record = read_one(self._config, *place)
-        except ConfigError:
+        except (RecordMissing, TopicMissing):
             return None
         if not is_the_whole(letter, found):
             return None  # the topic was created anew: another record stands there

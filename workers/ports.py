@@ -13,12 +13,15 @@ from schemas.scores import TopicIdentity
 from stream_mtl.checkpoint_writer import Joinable, thread
 from stream_mtl.config import Config
 from stream_mtl.cut import Cut, Range, Record
+from stream_mtl.errors import BrokerUnavailable
 from stream_mtl.failpoints import Failpoint
 from stream_mtl.kafka.publication import Claim, Committed, Publication, noted_claim
 from stream_mtl.ledger import Partition
 from stream_mtl.orders import Orders
 from stream_mtl.recovery import Fold
 from workers.failpoint import CALLS_VARIABLE, recorder
+
+_SPREAD_S = 5.0  # in which all brokers know of a new topic
 
 Stopped = Callable[[], bool]
 
@@ -48,6 +51,7 @@ class Log(Protocol):
 
     @property
     def at_end(self) -> bool: ...
+    def prove(self) -> None: ...
 
     @property
     def gap_records(self) -> dict[str, int]: ...
@@ -125,9 +129,10 @@ def kafka_ports(config: Config, incarnation: str, stop: Stopped, failpoint: Fail
 
     def prepare() -> Mapping[str, TopicIdentity]:
         rights.require(config)
-        if topics.ensure_topics(config):
-            rights.require(config)  # of a topic that was not there nothing could be said
-        return topics.identities(config)
+        if not topics.ensure_topics(config):
+            return topics.identities(config)
+        rights.require(config)  # of a topic that was not there nothing could be said
+        return topics.identities(config, patience_s=_SPREAD_S)
 
     def committed() -> Mapping[Partition, int]:
         found = ledger_log.committed_offsets(config)
@@ -139,6 +144,12 @@ def kafka_ports(config: Config, incarnation: str, stop: Stopped, failpoint: Fail
         notes = ledger_log.committed_offsets(config, overlook_open=True).values()
         return [claim for _, note in notes if (claim := noted_claim(note))]
 
+    def retentions() -> Mapping[str, int]:
+        try:
+            return survey.retentions(config, topics.input_topics(config))
+        except BrokerUnavailable:  # a gauge is not worth a restored state
+            return {}
+
     sink: Sink
     if config.kafka.delivery == "exactly_once":
         diary = recorder(os.environ.get(CALLS_VARIABLE, ""), incarnation)
@@ -146,7 +157,7 @@ def kafka_ports(config: Config, incarnation: str, stop: Stopped, failpoint: Fail
     else:
         sink = AtLeastOnceSink(config, incarnation, failpoint, stop)
     return Ports(
-        source=Source(config, wall_ms),
+        source=Source(config, wall_ms, waiting=stop),
         sink=sink,
         prepare=prepare,
         cluster=lambda: topics.cluster_id(config),
@@ -161,5 +172,5 @@ def kafka_ports(config: Config, incarnation: str, stop: Stopped, failpoint: Fail
         failpoint=failpoint,
         clock=wall_ms,
         elapsed=time.monotonic,
-        retentions=lambda: survey.retentions(config, topics.input_topics(config)),
+        retentions=retentions,
     )

@@ -59,6 +59,10 @@ class TrainerOptions:
     cold_start: bool = False
     accept_topic_recreation: bool = False
 
+    def followed(self) -> TrainerOptions:
+        """Without the flags that allow something once."""
+        return TrainerOptions(self.until_idle)
+
 
 @dataclass(frozen=True, slots=True)
 class Ready:

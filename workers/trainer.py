@@ -23,7 +23,14 @@ from stream_mtl.checkpoint_writer import BackgroundWriter, Written
 from stream_mtl.config import Config
 from stream_mtl.cut import Cut, CutResult
 from stream_mtl.deadletters import Breaker
-from stream_mtl.errors import BrokerUnavailable, ConfigError, Fenced, StorageError, StreamMtlError
+from stream_mtl.errors import (
+    BrokerUnavailable,
+    ConfigError,
+    Fenced,
+    StorageError,
+    StreamMtlError,
+    TopicMissing,
+)
 from stream_mtl.failpoints import Failpoint
 from stream_mtl.headroom import Headroom
 from stream_mtl.kafka.publication import Committed
@@ -47,6 +54,11 @@ _RETRY_S = 2.0
 _HOUR_MS = 3_600_000
 _GC_THRESHOLDS = (50_000, 20, 50)
 _PATIENCE_S = 60.0  # with until_idle: a broker that is away longer ends the run
+_RETURN_S = 60.0  # for which topics that were there may be missing
+_LOOK_S = 30.0  # without a record, after which the broker is asked whether it is there
+_CUT_OFF_S = (
+    120.0  # without an answer, after which other clients are made: these may bear an old password
+)
 _SHUTDOWN_S = 600.0  # of the last checkpoint; a grace period ends it earlier
 
 Connect = Callable[[Config, str, Stopped, Failpoint], Ports]
@@ -69,7 +81,7 @@ def run_trainer(
     """Run until `stop`, or with `until_idle` to the end of the input; returns the summary object.
 
     Raises what `stream_mtl.errors` says; the exit code is the error's. A broker that is away is waited
-    for; with `until_idle` for a minute.
+    for; with `until_idle` for a minute. One that is only just back may not know its topics for a while.
     """
     folder = Path(config.state)
     failpoint = armed(os.environ.get(VARIABLE, ""))
@@ -77,17 +89,33 @@ def run_trainer(
         store = CheckpointStore(
             place_of(config), config.checkpoint.keep, config.checkpoint.keep_hours, failpoint
         )
-        began: float | None = None
+        began: float | None = None  # of the waiting
+        known, told = False, ""
+
+        def stopping() -> bool:
+            """Asked wherever a broker is waited for: that is no main loop that hangs."""
+            observer.tick()
+            return stop.is_set()
+
         while True:
-            ports = _armed(connect(config, instance.incarnation, stop.is_set, failpoint))
+            ports = _armed(connect(config, instance.incarnation, stopping, failpoint))
             began = ports.elapsed() if began is None else began
+            trainer = Trainer(config, options, stop, observer, ports, instance, store)
             try:
-                return Trainer(config, options, stop, observer, ports, instance, store).run()
-            except BrokerUnavailable:
-                impatient = options.until_idle and ports.elapsed() - began > _PATIENCE_S
-                if impatient or stop.is_set():
+                return trainer.run()
+            except (BrokerUnavailable, TopicMissing) as error:
+                if trainer.ran:
+                    # What a flag allowed once is done; the next outage must not do it again.
+                    options, known, began = options.followed(), True, ports.elapsed()
+                waited_s = ports.elapsed() - began
+                gone = isinstance(error, TopicMissing) and not (known and waited_s < _RETURN_S)
+                impatient = options.until_idle and waited_s > _PATIENCE_S
+                if gone or impatient or stop.is_set():
                     raise
-                observer.tick()
+                if str(error) != told:
+                    told = str(error)
+                    _LOG.warning("%s; trying again", told)
+                trainer.leave()
             except Fenced:
                 observer.trouble("fenced")
                 raise
@@ -133,6 +161,15 @@ class Trainer:
         self._first_score: float | None = None
         self._prune_due = False
         self._held = False
+        self._heard_at = self._answered_at = self._began
+        self.ran = False  # was at work: topics were there, the state was restored
+
+    def leave(self) -> None:
+        """Before another one takes over in this process: the checkpoint under way is nobody else's to sweep away."""
+        deadline = self._ports.elapsed() + _SHUTDOWN_S
+        self._observer.tick()
+        while not self._writer.wait(1.0) and self._ports.elapsed() < deadline:
+            self._observer.tick()
 
     def run(self) -> dict[str, Any]:
         try:
@@ -150,6 +187,8 @@ class Trainer:
         self._take_up(ready)
         partitions = ",".join(f"{topic}-{number}" for topic, number in self._ports.source.positions)
         self._observer.phase("running", partitions=partitions)
+        self.ran = True
+        self._heard_at = self._answered_at = self._ports.elapsed()
         # State is many small objects that live long; walking through them again and again finds no garbage.
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
@@ -197,7 +236,9 @@ class Trainer:
             cut = self._next_cut()
             if cut is None:
                 self._refresh()
+                self._look()
                 continue
+            self._heard_at = self._ports.elapsed()
             self._ports.failpoint("cut.frozen")
             self._judge(cut, self._fold_and_commit(cut, tried=self._isolation.active))
             self._maybe_checkpoint()
@@ -290,6 +331,24 @@ class Trainer:
         self._prune_due = True
         self._prune()
 
+    def _look(self) -> None:
+        """Nothing comes: is there nothing, or nobody to tell? A client that is cut off waits in silence.
+
+        Raises BrokerUnavailable once nobody has answered for long.
+        """
+        now = self._ports.elapsed()
+        if now - self._heard_at < _LOOK_S:
+            return
+        try:
+            self._ports.source.prove()
+            self._answered_at = now
+        except BrokerUnavailable as error:
+            if now - self._answered_at > _CUT_OFF_S:
+                raise
+            _LOG.warning("nothing comes: %s", error)
+        self._observer.trouble("broker", away=int(self._answered_at != now))
+        self._heard_at = self._ports.elapsed()
+
     def _hold(self) -> None:
         """Paused, or the breaker is open: alive, not ready, reading commands alone."""
         self._tell_of_holding(True)
@@ -302,6 +361,7 @@ class Trainer:
             raise ConfigError(self._why_held())
         else:
             self._refresh()
+            self._look()
 
     def _tell_of_holding(self, holding: bool) -> None:
         if holding or self._held:

@@ -45,6 +45,7 @@ class Health:
     partitions: int = 0
     breaker: bool = False
     paused: bool = False
+    away: bool = False
     committed: float | None = None
     lag: int = 0
 
@@ -66,6 +67,8 @@ class Health:
             reasons.append(f"phase {self.phase}")
         if not self.partitions:
             reasons.append("owns no partitions")
+        if self.away:
+            reasons.append("the broker does not answer")
         if self.breaker:
             reasons.append("breaker open: too many rejects")
         if self.paused:
@@ -116,6 +119,7 @@ class Watch(Silent):
             self._metrics.add("rollforward_cuts")
             return
         self._health.committed = self._health.clock()
+        self._health.away = False
         self._health.lag = sum(facts.lag.values())
         self._flow(result, facts)
         self._learning(result, facts)
@@ -159,6 +163,8 @@ class Watch(Silent):
                 metrics.add(
                     "producer_recreations", reason=str(facts["reason"]) if known else "other"
                 )
+            case "broker":
+                self._health.away = bool(facts["away"])
             case "fenced":
                 metrics.add("fenced")
             case "digest_mismatch":

@@ -9,12 +9,16 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from stream_mtl.kafka.faults import CALL_S, error_of, explain, is_missing
 from stream_mtl.kafka.ownership import Place
 
-_RETURN_S = 30.0  # how long a topic that was there may be missing
+_RETURN_S = 20.0  # how long a topic that was there may be missing
 # Leadership moves, most of all right after a topic was created or a broker came back.
 _MOVING = {
+    KafkaError.BROKER_NOT_AVAILABLE,
     KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.KAFKA_STORAGE_ERROR,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.REPLICA_NOT_AVAILABLE,
     KafkaError.UNKNOWN_LEADER_EPOCH,
 }
 
@@ -25,7 +29,7 @@ def bounds(
     """First offset held, and the one after the last stable record.
 
     `known`: the topic was there before, so that it is missing may pass: a broker that comes back answers before it
-    has read which topics it has. Raises ConfigError for a missing topic, BrokerUnavailable when nobody answers.
+    has read which topics it has. Raises TopicMissing, BrokerUnavailable when nobody answers.
     """
     doing = f"locating {place[0]}[{place[1]}]"
     began = time.monotonic()

@@ -8,28 +8,29 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from stream_mtl.config import Config
-from stream_mtl.errors import BrokerUnavailable, PositionLost
+from stream_mtl.errors import BrokerUnavailable, PositionLost, StorageError
 from stream_mtl.kafka.bounds import bounds
-from stream_mtl.kafka.faults import CALL_S, error_of, explain, is_denied
+from stream_mtl.kafka.faults import CALL_S, damaged, error_of, explain, is_damaged, is_denied
 from stream_mtl.kafka.rights import explain_denial
 from stream_mtl.kafka.settings import consumer_settings, open_consumer
 from stream_mtl.kafka.topics import input_topics
 
-_PATIENCE_S = 60.0  # without any news
+_PATIENCE_S = 25.0  # without any news: less than the main loop may be silent
 _LOOK_BACK = 64  # offsets; a cut takes two, itself and the transaction's marker
 
 
 def read_ledger(config: Config, from_offset: int | None = None) -> list[tuple[int, bytes]]:
     """(offset, record) of all committed cuts from an offset on, up to the end, oldest first.
 
-    Complete: ends at the partition's end event, not at an offset. A transaction that is still open hides
+    Complete: ends at the partition's end event, and never before the end that the broker told at the beginning (a new
+    leader may show an earlier one for a moment). A transaction that is still open hides
     its record and those after it; `init_transactions` of the sink ends it, so read after that.
     Raises PositionLost when `from_offset` has expired, BrokerUnavailable when nobody answers.
     """
     consumer = open_consumer(consumer_settings(config))
     try:
-        low, _ = _bounds(consumer, config)
-        return _read_to_end(consumer, config, low if from_offset is None else from_offset)
+        low, high = _bounds(consumer, config)
+        return _read_to_end(consumer, config, low if from_offset is None else from_offset, high)
     finally:
         consumer.close()
 
@@ -44,7 +45,7 @@ def last_record(config: Config) -> tuple[int, bytes] | None:
             True
         ):  # markers and aborted records take offsets, so look further back until one is found
             start = max(low, high - back)
-            records = _read_to_end(consumer, config, start)
+            records = _read_to_end(consumer, config, start, high)
             if records:
                 return records[-1]
             if start == low:
@@ -71,6 +72,7 @@ def committed_offsets(
         wanted = []
         for topic in input_topics(config):
             found = consumer.list_topics(topic, timeout=timeout_s).topics[topic]
+            _require_answer(found.error, topic, config)
             wanted += [TopicPartition(topic, number) for number in found.partitions]
         committed = consumer.committed(wanted, timeout=3 * timeout_s)
     except KafkaException as error:
@@ -79,6 +81,8 @@ def committed_offsets(
         ) from None
     finally:
         consumer.close()
+    for one in committed:
+        _require_answer(one.error, one.topic, config)
     return {
         (one.topic, one.partition): (one.offset, one.metadata or "")
         for one in committed
@@ -86,12 +90,27 @@ def committed_offsets(
     }
 
 
+def _require_answer(error: KafkaError | None, topic: str, config: Config) -> None:
+    """What could not be said is not "nobody": who reads that fences his successor. A topic that was there and is
+    missing is a broker that is only just back.
+    """
+    if error is None:
+        return
+    doing = f"reading committed offsets of {topic}"
+    if is_denied(error):
+        raise explain_denial(error, doing, config)
+    raise BrokerUnavailable(f"{doing}: {error.name()} at {config.kafka.bootstrap}")
+
+
 def _bounds(consumer: Consumer, config: Config) -> tuple[int, int]:
-    return bounds(consumer, (config.topics.ledger, 0), config.kafka.bootstrap)
+    return bounds(consumer, (config.topics.ledger, 0), config.kafka.bootstrap, known=True)
 
 
-def _read_to_end(consumer: Consumer, config: Config, start: int) -> list[tuple[int, bytes]]:
-    topic = config.topics.ledger
+def _read_to_end(
+    consumer: Consumer, config: Config, start: int, end: int
+) -> list[tuple[int, bytes]]:
+    """All records from `start` on, at least up to offset `end`."""
+    topic, at = config.topics.ledger, start
     consumer.assign([TopicPartition(topic, 0, start)])
     records: list[tuple[int, bytes]] = []
     deadline = time.monotonic() + _PATIENCE_S
@@ -101,9 +120,14 @@ def _read_to_end(consumer: Consumer, config: Config, start: int) -> list[tuple[i
             error = message.error()
             if error is None:
                 deadline = time.monotonic() + _PATIENCE_S
+                at = message.offset() + 1
                 records.append((message.offset(), message.value() or b""))
             elif error.code() == KafkaError._PARTITION_EOF:
-                return records
+                if message.offset() >= end:
+                    return records
+                consumer.assign([TopicPartition(topic, 0, at)])  # ask again
+            elif is_damaged(error):
+                raise StorageError(damaged(error, (topic, 0), at))
             elif is_denied(error):
                 raise explain_denial(error, f"reading the ledger {topic}", config)
             elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):

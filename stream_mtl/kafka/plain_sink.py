@@ -158,13 +158,16 @@ class AtLeastOnceSink:
         deadline = time.monotonic() + self._patience_s
         while True:
             try:
-                self._consumer.commit(offsets=notes, asynchronous=False)
-                return
+                taken = self._consumer.commit(offsets=notes, asynchronous=False) or []
+                failed = [one.error for one in taken if one.error is not None]
+                if not failed:
+                    return
+                fault = failed[0]  # the client raises only when no partition's was taken
             except KafkaException as error:
                 fault = error_of(error)
-                if is_denied(fault) or self._stop() or time.monotonic() > deadline:
-                    doing = f"committing offsets of cut {number}"
-                    raise explain_denial(fault, doing, self._config) from None
+            if is_denied(fault) or self._stop() or time.monotonic() > deadline:
+                doing = f"committing offsets of cut {number}"
+                raise explain_denial(fault, doing, self._config)
             time.sleep(0.1)
 
     def _drop(self) -> None:

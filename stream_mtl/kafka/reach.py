@@ -21,8 +21,10 @@ from stream_mtl.errors import ConfigError, StreamMtlError
 from stream_mtl.kafka.faults import CALL_S, error_of, explain
 from stream_mtl.kafka.settings import Settings, client_settings, open_admin
 
-_TRY_S = 1.0  # between two looks at what the client said
+_TRY_S = 1.0  # the first time, between two looks at what the client said; twice as long after every try in vain
 _REFUSED = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)
+# In an error of authentication: what no broker has said. The second is of a token service that is away.
+_NOT_REFUSED = ("Disconnected", "Failed to acquire")
 _PROBE_S = 3.0
 
 
@@ -37,16 +39,17 @@ def connect(
     said: list[KafkaError] = []
     settings = client_settings(config)
     admin = open_admin({**settings, "error_cb": said.append})
-    deadline = time.monotonic() + patience_s
+    deadline, try_s = time.monotonic() + patience_s, _TRY_S
     while True:
         left_s = deadline - time.monotonic()
         try:
-            return admin, admin.list_topics(timeout=max(0.1, min(_TRY_S, left_s)))
+            return admin, admin.list_topics(timeout=max(0.1, min(try_s, left_s)))
         except KafkaException as error:
             admin.poll(0)  # brings what was said
             raise_refusal(said, settings, doing, config.kafka.bootstrap)
-            if left_s <= _TRY_S:
+            if left_s <= try_s:
                 raise _away(error_of(error), said, doing, config.kafka.bootstrap) from None
+            try_s *= 2  # a far or busy broker may take longer to tell of all topics
 
 
 def principal(config: Config) -> str:
@@ -71,7 +74,7 @@ def raise_refusal(said: list[KafkaError], settings: Settings, doing: str, bootst
     """ConfigError when what the client said leaves nothing to wait for."""
     for error in said:
         detail = _detail(error)
-        if error.code() in _REFUSED and "Disconnected" not in detail:
+        if error.code() in _REFUSED and not any(word in detail for word in _NOT_REFUSED):
             name = settings.get("sasl.username", "")
             raise ConfigError(
                 f"{doing}: {bootstrap} refuses the login{f' of {name}' if name else ''}: {detail}; check sasl.mechanism,"

@@ -20,9 +20,9 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from schemas.scores import TopicIdentity
 from stream_mtl.config import Config
 from stream_mtl.cut import Record
-from stream_mtl.errors import BrokerUnavailable, PositionLost, TopicChanged
+from stream_mtl.errors import BrokerUnavailable, PositionLost, StorageError, TopicChanged
 from stream_mtl.kafka.bounds import bounds
-from stream_mtl.kafka.faults import is_denied, is_missing
+from stream_mtl.kafka.faults import damaged, is_damaged, is_denied, is_missing
 from stream_mtl.kafka.ownership import Place, owned
 from stream_mtl.kafka.rights import explain_denial
 from stream_mtl.kafka.settings import consumer_settings, open_consumer
@@ -256,8 +256,10 @@ class Reader:
                 check_identities(self._identity, identities(self._config))
             elif error.fatal() or is_denied(error):
                 raise explain_denial(error, f"reading {place[0]}", self._config)
+            elif is_damaged(error):  # the client would go on behind them
+                raise StorageError(damaged(error, place, self._fetched[place]))
             else:  # passes by itself: a leader moves, a broker restarts
-                _LOG.info("reading %s: %s", place[0], error.name())
+                _LOG.warning("reading %s: %s", place[0], error.name())
 
     def _keep(self, place: Place, message: Any) -> None:
         offset = message.offset()

@@ -10,8 +10,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from stream_mtl.config import Config
 from stream_mtl.cut import Record
-from stream_mtl.errors import BrokerUnavailable, ConfigError
-from stream_mtl.kafka.faults import CALL_S, error_of, explain, is_denied
+from stream_mtl.errors import BrokerUnavailable, RecordMissing, StorageError
+from stream_mtl.kafka.bounds import bounds
+from stream_mtl.kafka.faults import CALL_S, damaged, error_of, explain, is_damaged, is_denied
 from stream_mtl.kafka.settings import consumer_settings, open_consumer
 
 _PATIENCE_S = 30.0  # without any news
@@ -30,15 +31,15 @@ def read_topic(config: Config, topic: str) -> Iterator[Record]:
 
 
 def read_one(config: Config, topic: str, partition: int, offset: int) -> Record:
-    """One record by its place. Raises ConfigError when nothing is there."""
+    """One record by its place. Raises RecordMissing when nothing is there."""
     consumer = open_consumer(consumer_settings(config))
     try:
-        bounds = _bounds(consumer, config, topic)
-        low, high = bounds.get(partition, (0, 0))
+        held = _bounds(consumer, config, topic)
+        low, high = held.get(partition, (0, 0))
         if not low <= offset < high:
             there = f"holds offsets {low} to {high - 1}" if high > low else "is empty"
-            filled = sorted(number for number, (first, stop) in bounds.items() if stop > first)
-            raise ConfigError(
+            filled = sorted(number for number, (first, stop) in held.items() if stop > first)
+            raise RecordMissing(
                 f"no record at offset {offset} of {topic}: partition {partition} {there};"
                 f" partitions with records: {filled}"
             )
@@ -46,7 +47,7 @@ def read_one(config: Config, topic: str, partition: int, offset: int) -> Record:
     finally:
         consumer.close()
     if found is None or found.offset != offset:
-        raise ConfigError(
+        raise RecordMissing(
             f"{topic}[{partition}] has no record at offset {offset} (a marker, or gone)"
         )
     return found
@@ -58,19 +59,18 @@ def _bounds(consumer: Consumer, config: Config, topic: str) -> dict[int, tuple[i
         found = consumer.list_topics(topic, timeout=CALL_S).topics[topic]
         if found.error is not None:
             raise explain(found.error, f"reading {topic}", config.kafka.bootstrap)
-        return {
-            number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=CALL_S)
-            for number in sorted(found.partitions)
-        }
     except KafkaException as error:
         raise explain(error_of(error), f"reading {topic}", config.kafka.bootstrap) from None
+    bootstrap = config.kafka.bootstrap
+    return {n: bounds(consumer, (topic, n), bootstrap) for n in sorted(found.partitions)}
 
 
 def _records(
-    consumer: Consumer, config: Config, topic: str, bounds: dict[int, tuple[int, int]]
+    consumer: Consumer, config: Config, topic: str, held: dict[int, tuple[int, int]]
 ) -> Iterator[Record]:
-    open_partitions = {number for number, (low, high) in bounds.items() if high > low}
-    consumer.assign([TopicPartition(topic, n, bounds[n][0]) for n in sorted(open_partitions)])
+    open_partitions = {number for number, (low, high) in held.items() if high > low}
+    at = {number: low for number, (low, _) in held.items()}
+    consumer.assign([TopicPartition(topic, n, at[n]) for n in sorted(open_partitions)])
     deadline = time.monotonic() + _PATIENCE_S
     while open_partitions:
         if time.monotonic() > deadline:
@@ -79,17 +79,25 @@ def _records(
             )
         messages: list[Any] = consumer.consume(500, timeout=0.1)
         for message in messages:
-            deadline = time.monotonic() + _PATIENCE_S
             error, number = message.error(), message.partition()
             if error is not None:
                 if error.code() == KafkaError._PARTITION_EOF:
-                    open_partitions.discard(number)
+                    if message.offset() >= held[number][1]:
+                        open_partitions.discard(number)
+                    else:  # a new leader may show an earlier end for a moment: ask again
+                        consumer.assign(
+                            [TopicPartition(topic, n, at[n]) for n in sorted(open_partitions)]
+                        )
                 elif is_denied(error):
                     raise explain(error, f"reading {topic}", config.kafka.bootstrap)
+                elif is_damaged(error):
+                    raise StorageError(damaged(error, (topic, number), at[number]))
                 continue
-            if number in open_partitions:
+            deadline = time.monotonic() + _PATIENCE_S
+            if number in open_partitions and message.offset() >= at[number]:
                 yield _record(message)
-                if message.offset() + 1 >= bounds[number][1]:
+                at[number] = message.offset() + 1
+                if at[number] >= held[number][1]:
                     open_partitions.discard(number)
 
 

@@ -84,14 +84,20 @@ _NO_CUT = -1  # in the diary: a call that is of no cut
 _ABORTED = "aborted"  # the client says that nothing of it will ever be seen
 _UNPLACED = "unplaced"  # not committed: it would have been seen without some of its records
 _INDEFINITE = "indefinite"
+_REFUSED = {
+    KafkaError.INVALID_RECORD,
+    KafkaError.INVALID_TIMESTAMP,
+    KafkaError.POLICY_VIOLATION,
+    KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT,
+}
 _LOG = logging.getLogger(__name__)
 
 
 class _Unsettled(Exception):
     """The transaction did not end well. Only the ledger can tell how, and only a new producer may ask."""
 
-    def __init__(self, how: str) -> None:
-        super().__init__(how)
+    def __init__(self, how: str, why: str = "no answer") -> None:
+        super().__init__(f"{how}: {why}")
         self.how = how  # one of _ABORTED, _UNPLACED, _INDEFINITE
 
 
@@ -144,7 +150,7 @@ class TransactionalSink:
         """
         started = time.monotonic()
         number = publication.cut.number
-        failed: Counter[str] = Counter()
+        failed, last = Counter[str](), ""
         self._ready(number)
         while failed.total() < _ATTEMPTS:
             began = time.monotonic()
@@ -152,7 +158,9 @@ class TransactionalSink:
                 offset = self._attempt(publication)
             except _Unsettled as fault:
                 failed[fault.how] += 1
-                landed = self._replace(fault.how, number, publication.ledger)
+                last = str(fault)
+                _LOG.warning("cut %d, attempt %d: %s", number, failed.total(), last)
+                landed = self._settled(fault.how, number, publication.ledger)
                 if landed is None:
                     continue
                 offset = landed
@@ -173,8 +181,8 @@ class TransactionalSink:
             require(self._config, f"committing cut {number}")
         raise CommitIndefinite(
             f"cut {number}: {_ATTEMPTS} attempts failed ({failed.total() - failed[_INDEFINITE]} aborted,"
-            f" {failed[_INDEFINITE]} with unknown outcome) at {self._config.kafka.bootstrap}; the next start reads"
-            " the ledger and goes on"
+            f" {failed[_INDEFINITE]} with unknown outcome; the last one: {last}) at {self._config.kafka.bootstrap}; the"
+            " next start reads the ledger and goes on"
         )
 
     def refresh(
@@ -182,7 +190,8 @@ class TransactionalSink:
     ) -> None:
         """Commit offsets alone, for an idle job: at least hourly, or they and the transactional id expire.
 
-        With `claim` it also tells other instances that the job is held. Raises Fenced where it is no longer ours.
+        With `claim` it also tells other instances that the job is held. Raises Fenced where it is no longer ours,
+        BrokerUnavailable at the end of patience or on `stop`.
         """
         self._ready(cut_number)
         try:
@@ -261,14 +270,19 @@ class TransactionalSink:
         left: list[int] = []
         self._call("flush", noted, lambda: left.append(producer.flush(_left_s(deadline))), deadline)
         if left[-1]:
-            raise _Unsettled(_ABORTED)
+            raise _Unsettled(_ABORTED, f"{left[-1]} records not taken in time")
+        if errors := receipts.errors():
+            with contextlib.suppress(
+                SystemError
+            ):  # of a producer that is being fenced: see `receipts`
+                self._raise_for_good(errors[0], number)
         if unplaced := receipts.unplaced():
             _LOG.warning(
                 "cut %d: %d records have no place at the broker, though the client took them for delivered; the cut"
                 " is sent again",
                 number, unplaced,
             )  # fmt: skip
-            raise _Unsettled(_UNPLACED)
+            raise _Unsettled(_UNPLACED, f"{unplaced} records have no offset")
 
     def _produce(self, producer: Producer, publication: Publication, receipts: Receipts) -> None:
         for wire in (
@@ -294,11 +308,21 @@ class TransactionalSink:
     def _explain(self, error: KafkaError, number: int) -> NoReturn:
         """What a failed call leads to."""
         self._raise_if_fenced(error, number)
+        self._raise_for_good(error, number)
+        how = _ABORTED if error.txn_requires_abort() else _INDEFINITE
+        raise _Unsettled(how, f"{error.name()}: {error.str()}")
+
+    def _raise_for_good(self, error: KafkaError, number: int) -> None:
+        """What no attempt will change."""
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             raise too_large(number, self._config)
         if is_denied(error):
             raise explain_denial(error, f"committing cut {number}", self._config)
-        raise _Unsettled(_ABORTED if error.txn_requires_abort() else _INDEFINITE)
+        if error.code() in _REFUSED:
+            raise ConfigError(
+                f"cut {number}: {error.name()} ({error.str()}) at {self._config.kafka.bootstrap}; the broker takes no such"
+                " record: look at the settings of the output topics and at policies of the cluster"
+            )
 
     def _call(self, name: str, noted: int, action: Callable[[], object], deadline: float) -> None:
         """Retriable errors: the same call again, until the deadline. How it ended goes into the diary."""
@@ -373,17 +397,21 @@ class TransactionalSink:
     def _replace(self, reason: str, number: int, sent: bytes = b"") -> int | None:
         """Another producer in the middle of a run; the offset of the ledger record `sent` where it had landed.
 
-        The outcome stays open while the broker is away. Raises Fenced where another worker has come.
+        Raises Fenced where another worker has come, BrokerUnavailable at the end of patience or on `stop`.
         """
         self._recreations.append(reason)
+        self._renew(lambda: self._prove_ours(number))
+        return self._landed(number, sent)
+
+    def _settled(self, reason: str, number: int, sent: bytes) -> int | None:
+        """`_replace` when a cut is on its way: its outcome stays open while the broker is away."""
         try:
-            self._renew(lambda: self._prove_ours(number))
+            return self._replace(reason, number, sent)
         except BrokerUnavailable as error:
             raise CommitIndefinite(
                 f"cut {number}: the outcome is open and the broker away ({error}); the next start reads the"
                 " ledger and goes on"
             ) from error
-        return self._landed(number, sent)
 
     def _prove_ours(self, number: int) -> None:
         """Raises Fenced where it is not, BrokerUnavailable where nobody can say."""
@@ -395,7 +423,7 @@ class TransactionalSink:
 
         `prove` raises where there must be none, or BrokerUnavailable; it is asked before each attempt.
         """
-        deadline = time.monotonic() + self._patience_s
+        deadline, told = time.monotonic() + self._patience_s, ""
         while True:
             self._drop()
             try:
@@ -414,10 +442,29 @@ class TransactionalSink:
                     self._drop()
                     doing = f"opening {transactional_id(self._config)}"
                     raise explain_denial(fault, doing, self._config) from None
-            except BrokerUnavailable:
+                if fault.fatal():
+                    raise self._unusable(fault) from None
+                told = self._tell(f"{fault.name()}: {fault.str()}", told)
+            except BrokerUnavailable as error:
                 if self._stop() or time.monotonic() > deadline:
                     raise
+                told = self._tell(str(error), told)
             time.sleep(0.1)
+
+    def _tell(self, why: str, told: str) -> str:
+        """Why there is no producer yet: once, and again when it changes."""
+        if why != told:
+            _LOG.warning("opening %s: %s; trying again", transactional_id(self._config), why)
+        return why
+
+    def _unusable(self, fault: KafkaError) -> ConfigError:
+        """The broker has answered, and the client will not ask again."""
+        self._drop()
+        return ConfigError(
+            f"opening {transactional_id(self._config)}: {fault.name()} ({fault.str()}) at"
+            f" {self._config.kafka.bootstrap}; kafka.transaction_timeout_ms must be at most the broker's"
+            " transaction.max.timeout.ms, and the broker must know transactions"
+        )
 
     def _initialise(self, producer: Producer) -> None:
         """In short calls, which the client resumes, so that `stop` is heard."""
@@ -448,10 +495,6 @@ class TransactionalSink:
             return self._tenure.landed(sent)
         except Overtaken:
             raise self._lost(f"at cut {number}") from None
-        except BrokerUnavailable:
-            raise CommitIndefinite(
-                f"cut {number}: the ledger cannot be read; the next start does"
-            ) from None
 
 
 def too_large(number: int, config: Config) -> ConfigError:

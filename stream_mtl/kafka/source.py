@@ -23,13 +23,21 @@ _LAG_S = 5.0  # while commands alone are read, the other partitions' ends are as
 class Source:
     """The partitions of one rank. `clock` is wall time in ms, kept in a live cut as `published_at`.
 
+    `waiting` is called while a recorded cut does not come.
     One thread uses it; `heartbeat` adds a second one only while the first is busy elsewhere.
     """
 
-    def __init__(self, config: Config, clock: Callable[[], int], rank: int | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        clock: Callable[[], int],
+        rank: int | None = None,
+        waiting: Callable[[], object] = lambda: None,
+    ) -> None:
         self._config = config
         self._clock = clock
         self._reader = Reader(config, config.source.rank if rank is None else rank)
+        self._waiting = waiting
         self._frozen_at = 0.0  # monotonic, of the newest live cut
         self._lag_asked = float("-inf")  # monotonic
         self._asked_again = False  # since then, whether this is really the end
@@ -65,6 +73,11 @@ class Source:
             self._reader.ask_again()
             return False
         return self._reader.confirms_end()
+
+    def prove(self) -> None:
+        """One request a topic to the broker. Raises BrokerUnavailable when nobody answers."""
+        for place in {topic: (topic, number) for topic, number in self._reader.position}.values():
+            self._reader.bounds(place)
 
     @property
     def gap_records(self) -> dict[str, int]:
@@ -209,6 +222,7 @@ class Source:
         deadline = time.monotonic() + _PATIENCE_S
         left = [place for place in stops if not self._reader.covers(place, stops[place])]
         while left:
+            self._waiting()
             if self._reader.poll(1_000, 0.02):
                 deadline = time.monotonic() + _PATIENCE_S
             elif time.monotonic() > deadline:

@@ -16,7 +16,8 @@ from stream_mtl.errors import BrokerUnavailable
 from stream_mtl.kafka.ledger_log import committed_offsets, last_record
 from stream_mtl.kafka.publication import noted_incarnation
 
-_LOOK_S = 1.0  # of one request, so that `stop` is heard between them
+_LOOK_S = 1.0  # of one request, so that `stop` is heard between them; twice as long after every one in vain
+_LONGEST_LOOK_S = 8.0
 T = TypeVar("T")
 
 
@@ -33,12 +34,13 @@ class Tenure:
         self._config, self._incarnation = config, incarnation
         self._stop, self._patience_s = stop, patience_s
         self._predecessors: frozenset[str] = frozenset()
+        self._look_s = _LOOK_S
         self._end: int | None = None  # offset of the ledger's last record, as we left it
 
     def begin(self) -> None:
         """To be called when all others are fenced. Raises BrokerUnavailable after the patience or on `stop`."""
         self._predecessors = self._patiently(self._holders)
-        last = self._patiently(lambda: last_record(self._config))
+        last = self._patiently(self._last)
         self._end = None if last is None else last[0]
 
     def committed(self, offset: int) -> None:
@@ -55,7 +57,7 @@ class Tenure:
         Raises Overtaken where the last one is neither that nor the one before: the cut must not be sent again.
         BrokerUnavailable after the patience or on `stop`.
         """
-        last = self._patiently(lambda: last_record(self._config))
+        last = self._patiently(self._last)
         if last is None or last[0] == self._end:
             return None
         if last[1] != sent:
@@ -64,9 +66,22 @@ class Tenure:
 
     def _holders(self) -> frozenset[str]:
         """The incarnations in the notes of the committed offsets."""
-        notes = committed_offsets(self._config, _LOOK_S, overlook_open=True).values()
+        try:
+            notes = committed_offsets(self._config, self._look_s, overlook_open=True).values()
+        except BrokerUnavailable:
+            self._look_s = min(2 * self._look_s, _LONGEST_LOOK_S)
+            raise
         found = (noted_incarnation(note) for _, note in notes)
         return frozenset(one for one in found if one is not None)
+
+    def _last(self) -> tuple[int, bytes] | None:
+        """The ledger's newest record. It does not end before ours: a broker that says so is not up to date."""
+        last = last_record(self._config)
+        if last is not None and self._end is not None and last[0] < self._end:
+            raise BrokerUnavailable(
+                f"the ledger {self._config.topics.ledger} ends at {last[0]}, our record is at {self._end}"
+            )
+        return last
 
     def _patiently(self, look: Callable[[], T]) -> T:
         deadline = time.monotonic() + self._patience_s

@@ -13,13 +13,24 @@ from confluent_kafka.cimpl import NewTopic
 
 from schemas.scores import TopicIdentity
 from stream_mtl.config import DAY, Config
-from stream_mtl.errors import ConfigError, TopicChanged
+from stream_mtl.errors import BrokerUnavailable, ConfigError, TopicChanged, TopicMissing
 from stream_mtl.kafka.faults import CALL_S, error_of, explain
 from stream_mtl.kafka.reach import connect
 
 INPUT_RETENTION_MS = 14 * DAY  # input holds people's data: under 30 days
 LEDGER_RETENTION_MS = 90 * DAY  # checkpoints anchor its hash chain, so older records may go
 _MOCK = "mockCluster"  # how the embedded broker calls itself
+# What a cluster says whose brokers are still coming up, and for how long that is waited out.
+_STARTING = {
+    KafkaError.INVALID_REPLICATION_FACTOR,
+    KafkaError.NOT_CONTROLLER,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.THROTTLING_QUOTA_EXCEEDED,
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+}
+_GATHERING_S = 15.0
+_AWAY = _STARTING - {KafkaError.INVALID_REPLICATION_FACTOR}
 _NO_ID = "A" * 22  # the all-zero UUID in Kafka's base64
 COMPACTION_LAG_MS = 7 * DAY  # roll-forward must find the records that it once read
 
@@ -76,11 +87,23 @@ def ensure_topics(config: Config, retention_ms: int = INPUT_RETENTION_MS) -> lis
     return missing
 
 
-def identities(config: Config) -> dict[str, TopicIdentity]:
-    """Id and partition count of every topic of ours. Raises ConfigError naming a missing one.
+def identities(config: Config, patience_s: float = 0.0) -> dict[str, TopicIdentity]:
+    """Id and partition count of every topic of ours. Raises TopicMissing naming a missing one.
 
-    An id changes when a topic is created anew; it is "" where the broker knows none.
+    An id changes when a topic is created anew; it is "" where the broker knows none. `patience_s`: another broker
+    than the one that created a topic hears of it a moment later.
     """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return _identities(config)
+        except TopicMissing:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(0.1)
+
+
+def _identities(config: Config) -> dict[str, TopicIdentity]:
     admin, metadata = connect(config)
     found = _counted(metadata)
     names = list(plan(config))
@@ -149,7 +172,7 @@ def check_counts(config: Config, partitions: Mapping[str, int]) -> None:
 def _require(names: list[str], found: Mapping[str, int], config: Config) -> None:
     missing = [name for name in names if name not in found]
     if missing:
-        raise ConfigError(
+        raise TopicMissing(
             f"missing at {config.kafka.bootstrap}: {', '.join(missing)}; create them, or set"
             " topics.create and let the broker's ACLs allow it"
         )
@@ -202,7 +225,7 @@ def _led(topic: TopicMetadata) -> bool:
 def _create(admin: AdminClient, config: Config, wanted: Mapping[str, TopicPlan]) -> None:
     names = ", ".join(wanted)
     if not config.topics.create:
-        raise ConfigError(
+        raise TopicMissing(
             f"missing at {config.kafka.bootstrap}: {names}; topics.create is off, so create them"
         )
     replication = config.topics.replication
@@ -211,14 +234,31 @@ def _create(admin: AdminClient, config: Config, wanted: Mapping[str, TopicPlan])
         NewTopic(name, one.partitions, replication, config={**one.settings, **extra})
         for name, one in wanted.items()
     ]
+    deadline = time.monotonic() + _GATHERING_S
+    while True:
+        refused = _refused(admin, new)
+        fault = next(iter(refused.values()), None)
+        if fault is None:
+            return
+        passes = all(one.retriable() or one.code() in _STARTING for one in refused.values())
+        if not passes or time.monotonic() > deadline:
+            kind = BrokerUnavailable if fault.retriable() or fault.code() in _AWAY else ConfigError
+            raise kind(
+                f"topic {next(iter(refused))} is missing at {config.kafka.bootstrap} and could not be created"
+                f" ({fault.name()}: {fault.str()}); create it by hand, or allow this client to"
+            )
+        new = [one for one in new if one.topic in refused]
+        time.sleep(0.5)
+
+
+def _refused(admin: AdminClient, new: list[NewTopic]) -> dict[str, KafkaError]:
+    """Topics that could not be created, and why; one that is there already could."""
+    refused = {}
     for name, future in admin.create_topics(new, operation_timeout=CALL_S).items():
         try:
             future.result()
         except KafkaException as error:
             fault = error_of(error)
-            if fault.code() == KafkaError.TOPIC_ALREADY_EXISTS:
-                continue  # another worker was faster
-            raise ConfigError(
-                f"topic {name} is missing at {config.kafka.bootstrap} and could not be created"
-                f" ({fault.name()}: {fault.str()}); create it by hand, or allow this client to"
-            ) from None
+            if fault.code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another worker was faster
+                refused[name] = fault
+    return refused

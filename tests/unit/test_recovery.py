@@ -124,6 +124,12 @@ class World:
     def store(self) -> CheckpointStore:
         return CheckpointStore(self.folder / "checkpoints")
 
+    def source(self) -> MemorySource:
+        return MemorySource(self.log, self.starts, clock=lambda: self.now_s * 1_000)
+
+    def prepare(self) -> Mapping[str, TopicIdentity]:
+        return self.topics
+
     def seconds(self) -> int:
         self.now_s += 1
         return self.now_s
@@ -140,9 +146,9 @@ class World:
         def connect(config: Config, incarnation: str, stop: Any, armed: Failpoint) -> Ports:
             sink: Sink = (self.sink or SINKS[self.delivery])(self.log, failpoint)
             return Ports(
-                source=MemorySource(self.log, self.starts, clock=lambda: self.now_s * 1_000),
+                source=self.source(),
                 sink=sink,
-                prepare=lambda: self.topics,
+                prepare=self.prepare,
                 cluster=lambda: self.cluster,
                 last_record=self.log.last_record,
                 read_ledger=self.log.read_ledger,
