@@ -357,6 +357,16 @@ def test_an_unreachable_broker_is_named(
 
 
 @pytest.mark.integration
+def test_topics_for_more_brokers_than_there_are_end_in_a_clear_message(
+    bootstrap: str, config_for: ConfigFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a moment in which the others may still come up."""
+    monkeypatch.setattr(topics_module, "_GATHERING_S", 1.0)
+    with pytest.raises(ConfigError, match=r"could not be created \(INVALID_REPLICATION_FACTOR"):
+        ensure_topics(config_for(bootstrap, topics={"replication": 3}))
+
+
+@pytest.mark.integration
 def test_a_recreated_topic_is_noticed_at_the_start(config: Config) -> None:
     """Ids differ though the partition count is the same, and the remedy is named."""
     before = identities(config)
