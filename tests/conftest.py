@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from stream_mtl.config import Config
 from stream_mtl.errors import ConfigError
@@ -25,6 +25,10 @@ from stream_mtl.kafka.server import KafkaServer, fetch_jars, require_java
 from workers.broker import jars_folder
 
 settings.register_profile("soak", max_examples=20_000, deadline=None)  # --hypothesis-profile=soak
+# The same examples at every run, however slow the machine: new ones are looked for by the soak.
+_SLOW = [HealthCheck.too_slow]
+settings.register_profile("test", deadline=None, derandomize=True, suppress_health_check=_SLOW)
+settings.load_profile("test")
 ConfigFactory = Callable[..., Config]
 
 

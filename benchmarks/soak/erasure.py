@@ -8,6 +8,7 @@ checkpoints go at once. Searched are the id, its hashes as eight bytes, and as d
 from __future__ import annotations
 
 import json
+import os
 import struct
 import time
 from collections.abc import Iterator
@@ -40,12 +41,17 @@ def needles(user_id: str) -> list[bytes]:
 
 def files_with(folder: Path, user_id: str) -> list[str]:
     """Files below a folder that hold any of them."""
-    wanted = needles(user_id)
-    return [
-        str(path.relative_to(folder))
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and any(needle in path.read_bytes() for needle in wanted)
-    ]
+    wanted, found = needles(user_id), []
+    for here, _, names in os.walk(folder):
+        for name in names:
+            path = Path(here, name)
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:  # a worker writes and deletes meanwhile
+                continue
+            if any(needle in content for needle in wanted):
+                found.append(str(path.relative_to(folder)))
+    return sorted(found)
 
 
 def records_with(config: Config, topic: str, user_id: str) -> int:
@@ -70,15 +76,15 @@ def run(ground: Ground) -> Iterator[Row]:
         yield Row("E", "bytes to be found before", f"in {len(held)} files", bool(held))
 
         worker = stage.start(settings=AT_ONCE, failpoint="checkpoint.cloned")
-        answer = send(config, command("erase_user", {"user_id": user}, "erase-1"), 120.0)
+        answer = send(config, command("erase_user", {"user_id": user}, "erase-1"), 300.0)
         counts = (answer.counts or {}) if isinstance(answer, Ack) and answer.done else {}
         yield Row("E", "the answer counts what was found", json.dumps(counts), counts == before)
-        worker.wait(120.0)  # killed where a checkpoint of the erased state began
+        worker.wait(300.0)  # killed where a checkpoint of the erased state began
         worker = stage.start(settings=AT_ONCE)
         state = stage.folder / "state"
-        await_it(lambda: not files_with(state, user) or None, 120.0, lambda: visit(config))
+        await_it(lambda: not files_with(state, user) or None, 300.0, lambda: visit(config))
         worker.send_signal(15)
-        worker.wait(120.0)
+        worker.wait(300.0)
         left = files_with(stage.folder / "state", user)
         yield Row(
             "E", "files of the state folder that hold the person: 0", str(len(left)), not left

@@ -22,7 +22,7 @@ from benchmarks.soak.stage import Stage
 from stream_mtl.failpoints import FAILPOINTS
 
 _LONGEST_S = 4.0  # from a start to a random kill
-_WAIT_S = 90.0  # for a failpoint to be reached
+_WAIT_S = 300.0  # for a failpoint to be reached
 RARELY = "checkpoint.interval_s=3600"  # so that a roll-forward has cuts to fold
 
 # A kill in the middle of the roll-forward needs cuts that no checkpoint holds: an earlier kill leaves them.
@@ -80,7 +80,7 @@ def kill_after(worker: Child, seconds: float) -> bool:
         worker.wait(seconds)
     except subprocess.TimeoutExpired:
         worker.send_signal(signal.SIGKILL)
-        worker.wait(10.0)
+        worker.wait(120.0)
         return True
     return False
 
@@ -97,7 +97,7 @@ def die_at(stage: Stage, name: str, rng: np.random.Generator) -> bool:
         return worker.wait(_WAIT_S) == -signal.SIGKILL
     except subprocess.TimeoutExpired:
         worker.send_signal(signal.SIGKILL)
-        worker.wait(10.0)
+        worker.wait(120.0)
         return False
 
 
@@ -107,15 +107,15 @@ def _leave_cuts(stage: Stage) -> None:
     worker.wait(_WAIT_S)
 
 
-def die_in_commit(stage: Stage, tries: int = 5) -> bool:
+def die_in_commit(stage: Stage, tries: int = 25) -> bool:
     """Killed while the client waits for the answer to its commit; did one of the tries fall in between?"""
     for _ in range(tries):
         began = time.time()
         worker = stage.start()
         stage.await_commit(began, worker)
-        until(lambda: _asks(stage), 5.0)
+        until(lambda: _asks(stage), 60.0)
         worker.send_signal(signal.SIGKILL)
-        worker.wait(10.0)
+        worker.wait(120.0)
         if _asks(stage):
             return True
     return False

@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.soak.nursery import Nursery
 from benchmarks.soak.proxy import Proxy
-from benchmarks.soak.row import Ground, Row, holds_p
+from benchmarks.soak.row import Ground, Row, Size, holds_p
 from benchmarks.soak.shop import Feeder
 from benchmarks.soak.stage import Stage
 from benchmarks.soak.zombies import leave
@@ -46,10 +46,10 @@ def lose_packets(proxy: Proxy, seed: int) -> str:
     return "delays in the proxy"
 
 
-def main(folder: Path, seconds: float, seed: int) -> int:
+def main(folder: Path, seconds: float, seed: int, size: Size) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with Nursery() as nursery, Proxy(0) as proxy:
-        ground = Ground(folder, jars_folder(), nursery, "full", seed)
+        ground = Ground(folder, jars_folder(), nursery, size, seed)
         with KafkaServer(folder / "kafka", jars=ground.jars, advertise=proxy.port) as server:
             proxy.target = server.behind
             stage = Stage(nursery, server.bootstrap, folder / "stage", through=proxy.bootstrap)
@@ -76,7 +76,7 @@ def main(folder: Path, seconds: float, seed: int) -> int:
                     "R4",
                     "packet loss: goes on, recovers in 30 s",
                     held,
-                    alive and recovered <= 30.0,
+                    alive and ground.prompt(recovered, 30.0),
                 ),
             ):
                 print(json.dumps(asdict(one)), flush=True)
@@ -84,4 +84,4 @@ def main(folder: Path, seconds: float, seed: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])))
+    sys.exit(main(Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), sys.argv[4]))  # type: ignore[arg-type]  # one of its words

@@ -46,7 +46,7 @@ class Scene:
     def end(self) -> None:
         if self._worker is not None:
             self._worker.send_signal(signal.SIGKILL)
-            self._worker.wait(10.0)
+            self._worker.wait(120.0)
             self._worker = None
 
     def _await_work(self) -> None:

@@ -21,7 +21,7 @@ from benchmarks.report import note
 from benchmarks.soak.nursery import Child
 from benchmarks.soak.proxy import COORDINATOR, END_TXN, Proxy, until
 from benchmarks.soak.row import Ground, Row, Times, fails_p, holds_p
-from benchmarks.soak.shop import Feeder, fill
+from benchmarks.soak.shop import Feeder
 from benchmarks.soak.stage import Stage, await_it
 from benchmarks.soak.zombies import leave
 from stream_mtl.kafka.server import KafkaServer
@@ -64,9 +64,8 @@ def _ours(stage: Stage, server: KafkaServer, proxy: Proxy, ground: Ground) -> It
         for what, count, fault in rounds:
             times, caught_up = _recoveries(stage, feeder, worker, count, fault, what)
             measured = f"slowest {times.worst:.1f} s of {count}; new events read after {caught_up.worst:.1f} s"
-            yield Row(
-                "R4", f"{what}: commits within 30 s of healing", measured, times.worst <= RECOVERY_S
-            )
+            holds = ground.prompt(times.worst, RECOVERY_S)
+            yield Row("R4", f"{what}: commits within 30 s of healing", measured, holds)
         alive = worker.poll() is None
         leave(worker)
     yield Row("R4", "no restart of the worker", "one process" if alive else "it ended", alive)
@@ -89,10 +88,10 @@ def _recoveries(
     for turn in range(count):
         time.sleep(0.5)
         healed = fault()
-        call = stage.await_commit(healed, worker, within_s=150.0)
+        call = stage.await_commit(healed, worker, within_s=300.0)
         times.add(max(0.0, call.at - healed))
         written = feeder.written
-        await_it(lambda: True if feeder.read() >= written else None, 150.0)  # noqa: B023
+        await_it(lambda: True if feeder.read() >= written else None, 300.0)  # noqa: B023
         caught_up.add(time.time() - healed)
         note(
             f"  R4: {what} {turn + 1}/{count}: commit {times.taken[-1]:.1f} s after healing, all read after"
@@ -144,13 +143,14 @@ def _cut(proxy: Proxy) -> float:
 
 def _naive(stage: Stage, proxy: Proxy, ground: Ground) -> Row:
     """The commit lands, its answer and those to the client's retries are lost until the application gives up."""
-    fill(stage.config(), 600, ground.seed)
-    worker = stage.start("--until-idle", naive="forgetful")
-    stage.await_commit(0.0, worker)
-    proxy.drop_answers(END_TXN, 1_000)
-    until(lambda: any(c.outcome == "indeterminate" for c in stage.calls()), 60.0)
-    proxy.drop_answers(END_TXN, 0)
-    worker.wait(200.0)
+    with Feeder(stage.config(), _RATE, ground.seed, backlog=120):
+        worker = stage.start(naive="forgetful")
+        stage.await_commit(0.0, worker)
+        proxy.drop_answers(END_TXN, 1_000)
+        until(lambda: any(c.outcome == "indeterminate" for c in stage.calls()), 120.0)
+        proxy.drop_answers(END_TXN, 0)
+        stage.await_commit(time.time(), worker, within_s=300.0)
+        leave(worker)
     violations = stage.look(complete=False)
     kinds = {"cut twice", "score doubled"}
     return fails_p("R4", "an open outcome is not looked up in the ledger", violations, kinds)
@@ -169,6 +169,7 @@ def _loss(ground: Ground) -> Iterator[Row]:
         str(ground.folder / "loss"),
         str(seconds),
         str(ground.seed),
+        ground.size,
     ]
     if namespaces():
         ready = "ip link set lo up && exec " + " ".join(here)

@@ -9,6 +9,7 @@ The nursery reads one JSON object a line (`arguments`, `environment`, `out`, `lo
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -62,7 +63,8 @@ class Child:
 
     def send_signal(self, number: int) -> None:
         if self.returncode is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # collected, and not yet told
+                os.kill(self.pid, number)
 
 
 class Nursery:

@@ -38,6 +38,10 @@ class Ground:
     def dose(self, small: int, full: int) -> int:
         return full if self.size == "full" else small
 
+    def prompt(self, seconds: float, asked: float) -> bool:
+        """Was it within what is asked? Judged in the full dose alone: a small one runs on crowded machines."""
+        return self.size != "full" or seconds <= asked
+
     def broker(self, name: str, **options: int) -> KafkaServer:
         """A broker of this fault alone."""
         return KafkaServer(self.folder / f"kafka-{name}", jars=self.jars, **options)

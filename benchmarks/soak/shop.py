@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 
 from stream_mtl import Config
-from stream_mtl.errors import BrokerUnavailable
+from stream_mtl.errors import BrokerUnavailable, TopicMissing
 from stream_mtl.kafka.ledger_log import last_record
 from stream_mtl.kafka.produce import EventWriter
 from stream_mtl.kafka.topics import ensure_topics
@@ -77,7 +77,7 @@ class Feeder:
         """How many records the ledger has; those of us, since offsets of these topics have no holes."""
         try:
             last = last_record(self._config)
-        except BrokerUnavailable:
+        except (BrokerUnavailable, TopicMissing):
             return 0
         return 0 if last is None else sum(decode(last[1], last[0]).positions.values())
 

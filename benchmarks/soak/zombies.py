@@ -56,6 +56,7 @@ PLACES = (
 class Tally:
     """What the zombies of one stage did after waking."""
 
+    ground: Ground
     woken: int = 0
     records: int = 0
     deletions: int = 0
@@ -65,7 +66,8 @@ class Tally:
     @property
     def holds(self) -> bool:
         right = all(code == FENCED for code in self.codes) and len(self.codes) == self.woken
-        return right and not self.records + self.deletions and self.ends.worst <= PROMPT_S
+        prompt = self.ground.prompt(self.ends.worst, PROMPT_S)
+        return right and not self.records + self.deletions and prompt
 
     def __str__(self) -> str:
         codes = sorted(set(self.codes))
@@ -80,7 +82,7 @@ def run(ground: Ground) -> Iterator[Row]:
         stage = _stage(ground, server.bootstrap, "r2")
         with Feeder(stage.config(), _RATE, ground.seed):
             count = ground.dose(3, 20)
-            tally, survivor = zombies(stage, count, ground.seed, ground.size == "small")
+            tally, survivor = zombies(stage, ground, count, ground.size == "small")
             yield Row("R2", f"{count} zombies: none acts, 76 in 5 s", str(tally), tally.holds)
             yield doubles(stage, survivor, ground.dose(2, 20))
             leave(survivor)
@@ -100,15 +102,15 @@ def _stage(ground: Ground, bootstrap: str, name: str) -> Stage:
 
 def zombies(
     stage: Stage,
+    ground: Ground,
     count: int,
-    seed: int,
     few: bool,
     naive: str = "",
     places: tuple[str, ...] = PLACES,
 ) -> tuple[Tally, Child]:
     """One zombie after the other; each successor is the next zombie. Gives the last survivor too."""
-    rng = np.random.default_rng(seed)
-    tally = Tally()
+    rng = np.random.default_rng(ground.seed)
+    tally = Tally(ground)
     order = [place for place in places if place] if few else list(places)
     folders = ("a", "b")
     current = stage.start(state="a", naive=naive, failpoint=_frozen_at(order[0]))
@@ -141,7 +143,7 @@ def freeze(stage: Stage, worker: Child, place: str, delay_s: float) -> None:
         stage.await_commit(time.time(), worker)
         time.sleep(delay_s)
         worker.send_signal(signal.SIGSTOP)
-    await_it(lambda: _stopped(worker.pid) or None, 120.0, lambda: stage.alive(worker))
+    await_it(lambda: _stopped(worker.pid) or None, 300.0, lambda: stage.alive(worker))
 
 
 def _stopped(pid: int) -> bool:
@@ -160,10 +162,10 @@ def wake(stage: Stage, zombie: Child, folder: str, tally: Tally) -> None:
     tally.woken += 1
     zombie.send_signal(signal.SIGCONT)
     try:
-        tally.codes.append(zombie.wait(30.0))
+        tally.codes.append(zombie.wait(120.0))
     except subprocess.TimeoutExpired:
         zombie.send_signal(signal.SIGKILL)
-        tally.codes.append(zombie.wait(10.0))
+        tally.codes.append(zombie.wait(120.0))
     tally.ends.add(time.monotonic() - woken)
     tally.deletions += len(before - _names(stage, folder))
     tally.records += sum(by == instance for by in _instances(stage, cut))
@@ -191,7 +193,7 @@ def doubles(stage: Stage, first: Child, count: int) -> Row:
     for turn in range(count):
         began = time.monotonic()
         second = stage.start(state=busy if turn % 2 == 0 else f"other{turn}")
-        codes.append(second.wait(60.0))
+        codes.append(second.wait(300.0))
         slowest.add(time.monotonic() - began)
     alive = first.poll() is None
     stage.await_commit(time.time(), first)
@@ -231,7 +233,7 @@ def idle(stage: Stage, ground: Ground) -> Row:
     heir = stage.start("--take-over", state="b")
     calls = len(stage.calls())
     await_it(lambda: _opened(stage, calls), 120.0)
-    tally = Tally()
+    tally = Tally(ground)
     wake(stage, first, "a", tally)
     leave(heir)
     assert stage.cut() >= settled
@@ -272,7 +274,7 @@ def restoring(ground: Ground, bootstrap: str) -> Iterator[Row]:
         stage = _stage(ground, bootstrap, f"r2-{naive.replace('+', '-')}")
         fill(stage.config(), 900, ground.seed)
         worker = stage.start(state="a", failpoint="commit.acknowledged:16", settings=[RARELY])
-        worker.wait(240.0)
+        worker.wait(600.0)
         before = _taken(stage)
         later = "no_claims" in naive
         taken, changes, _ = copies(
@@ -311,7 +313,7 @@ def copies(
     apart_s: float = 0.0,
 ) -> tuple[int, int, int]:
     """How often a worker took the job, changes of owner in the ledger, and cuts, in that time from the first
-    commit on; the naive ones are watched until they have fenced each other often enough, at most 5 minutes.
+    commit on; the naive ones are watched until they have fenced each other often enough, at most 10 minutes.
     """
     over = threading.Event()
     before = _taken(stage)
@@ -327,7 +329,7 @@ def copies(
                 pass
             if worker.poll() is None:
                 worker.send_signal(signal.SIGKILL)
-                worker.wait(10.0)
+                worker.wait(120.0)
             over.wait(0.3)
 
     with Feeder(stage.config(), _RATE, ground.seed):
@@ -337,10 +339,11 @@ def copies(
             thread.start()
         try:
             if loops:
-                await_it(lambda: True if _taken(stage) - before >= _PING_PONG else None, 300.0)
+                await_it(lambda: True if _taken(stage) - before >= _PING_PONG else None, 600.0)
             else:
-                await_it(lambda: True if stage.cut() > begun else None, 180.0)
+                await_it(lambda: True if stage.cut() > begun else None, 300.0)
                 time.sleep(seconds)
+                await_it(lambda: True if stage.cut() > begun + 5 else None, 300.0)
         except TimeoutError:
             note("  R2: the supervised copies came to nothing in time")
         finally:
@@ -361,10 +364,10 @@ def _naive_deletion(stage: Stage, ground: Ground) -> Row:
     """Frozen before its commit, the naive worker deletes what its successor may need when it wakes."""
     with Feeder(stage.config(), _RATE, ground.seed):
         tally, survivor = zombies(
-            stage, 1, ground.seed, few=False, naive="prune_first", places=(PRUNING,)
+            stage, ground, 1, few=False, naive="prune_first", places=(PRUNING,)
         )
         survivor.send_signal(signal.SIGKILL)
-        survivor.wait(10.0)
+        survivor.wait(120.0)
     return Row(
         "R2", "naive (deletes without a later commit) fails", str(tally), tally.deletions > 0
     )

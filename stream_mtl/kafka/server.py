@@ -28,7 +28,7 @@ from stream_mtl.kafka.settings import quiet_logger
 
 KAFKA_VERSION = "4.3.1"  # as in server_pom.xml
 _JAVA_MIN = 17
-_READY_S = 90.0  # after kill -9 recovery takes 12 s on a small machine
+_READY_S = 300.0  # after kill -9 recovery takes 12 s on a small machine
 _STOP_S = 20.0
 
 _PROPERTIES = """\

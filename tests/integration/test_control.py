@@ -27,7 +27,7 @@ from tests.publications import read_published
 from workers.cli import run
 from workers.control import command, send
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3_600)]
 
 
 @contextmanager
@@ -45,14 +45,14 @@ def worker(file: Path, failpoint: str = "") -> Iterator[subprocess.Popen[bytes]]
         finally:
             if running.poll() is None:
                 running.send_signal(signal.SIGTERM)
-            running.wait(120)
+            running.wait(600)
 
 
 def entries(config: Config) -> list[Entry]:
     return [decode(raw, offset) for offset, raw in read_ledger(config)]
 
 
-def until(config: Config, holds: Callable[[list[Entry]], bool], seconds: float = 180) -> None:
+def until(config: Config, holds: Callable[[list[Entry]], bool], seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while not holds(entries(config)):
         assert time.monotonic() < deadline, "the worker did not get there"
@@ -67,7 +67,7 @@ def read_positions(config: Config) -> dict[tuple[str, int], int]:
 
 def say(config: Config, kind: str, command_id: str, **arguments: Any) -> Ack:
     """Send a command and have its answer."""
-    found = send(config, command(kind, arguments, command_id), wait_s=180)
+    found = send(config, command(kind, arguments, command_id), wait_s=600)
     assert found is not None
     return found
 
@@ -109,9 +109,9 @@ def test_a_running_worker_obeys_each_command_once_and_answers_it_once(
         until(config, lambda found: read_positions(config) != stood)
         rolled = say(config, "rollback", "b1")
         assert rolled.done, rolled.reason
-        assert dies.wait(180) == -signal.SIGKILL
+        assert dies.wait(600) == -signal.SIGKILL
     with worker(file, failpoint="rollback.recorded") as dies:
-        assert dies.wait(180) == -signal.SIGKILL
+        assert dies.wait(600) == -signal.SIGKILL
     send(config, command("rollback", {}, "b1"), wait_s=0)  # the sender never heard
     summary = answer(stream_mtl(file, "run", "trainer", "--until-idle"))
     assert summary["events_consumed"] == 1_200 + 7  # commands are records too
@@ -153,5 +153,5 @@ def test_the_verb_says_done_refused_or_no_answer(
     assert held.returncode == 78, held.stdout
     assert "control resume" in json.loads(held.stdout)["error"]["message"]
     with worker(file):
-        assert run(["control", "retire-task", "nothing", "--wait", "180", *given]) == 65
-        assert run(["control", "resume", "--wait", "180", *given]) == 0
+        assert run(["control", "retire-task", "nothing", "--wait", "600", *given]) == 65
+        assert run(["control", "resume", "--wait", "600", *given]) == 0

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.crash import Round, figures, look
 from stream_mtl.kafka.server import KafkaServer
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3_600)]
 
 SETTINGS = ("cut.max_records=100", "model.experts=2", "model.hidden=32")
 

@@ -14,7 +14,7 @@ from stream_mtl.kafka.reading import read_topic
 from stream_mtl.simulator import simulate
 from tests.integration.test_trainer import answer, stream_mtl
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3_600)]
 
 EVENTS, SEED = 3_000, 3
 

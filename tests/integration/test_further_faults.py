@@ -21,7 +21,7 @@ from stream_mtl.ledger import decode
 from stream_mtl.simulator import simulate
 from workers.simulate import to_topics
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3_600)]
 _EVENTS = 250
 
 

@@ -10,7 +10,7 @@ import pytest
 from stream_mtl.config import Config
 from tests.integration.test_trainer import answer, stream_mtl
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3_600)]
 
 
 def test_a_new_lineage_starts_afresh_only_what_no_longer_fits(

@@ -27,7 +27,7 @@ from tests.publications import START_MS, publication, read_published
 from workers.dlq_replay import Choice, replay_letters
 from workers.startup import publication_of
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3_600)]
 
 FETCH = 100_000
 LARGE = b'{"' + b"x" * 2_500_000  # above the fetch size, and above source.max_record_bytes

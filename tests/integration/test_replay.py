@@ -13,7 +13,7 @@ from stream_mtl.config import Config
 from tests.integration.test_control import worker
 from tests.integration.test_trainer import answer, stream_mtl
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3_600)]
 
 Run = tuple[Path, dict[str, Any]]
 
@@ -98,11 +98,11 @@ def test_a_challenger_is_put_in_place_on_a_running_worker(run: Run) -> None:
     file, summary = run
     made = answer(stream_mtl(file, "replay", "--from-scratch", "--set", "optimizer.dense_lr=0.002"))
     with worker(file):
-        unknown = stream_mtl(file, "control", "promote", "--lineage", "nobody", "--wait", "120")
+        unknown = stream_mtl(file, "control", "promote", "--lineage", "nobody", "--wait", "600")
         assert unknown.returncode == 65
         assert "there is no challenger 'nobody'" in unknown.stderr + unknown.stdout
         done = answer(
-            stream_mtl(file, "control", "promote", "--lineage", made["lineage"], "--wait", "120")
+            stream_mtl(file, "control", "promote", "--lineage", made["lineage"], "--wait", "600")
         )
     assert done["done"] is True
     assert done["checkpoint"]["name"] == f"challengers/{made['checkpoint']}"

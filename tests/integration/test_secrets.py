@@ -23,7 +23,7 @@ from tests.secured import KEY_PASSWORD, PASSWORD, SecuredKafka, secured_kafka
 from workers import cli
 from workers.http_access import line_for
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3_600)]
 WRONG, BUCKET, SCRAPER = "wonderful-WRONG-one", "wonderful-BUCKET-key", "wonderful-SCRAPER-word"
 SECRETS = (PASSWORD, KEY_PASSWORD, WRONG, BUCKET, SCRAPER)
 

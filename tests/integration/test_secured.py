@@ -26,7 +26,7 @@ from tests.secured import CERTIFIED, WORKER, Grant, SecuredKafka, secured_kafka
 from workers import cli
 from workers.doctor_kafka import examine_broker
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3_600)]
 RIGHTS = [str(one) for one in rights(Config(app="a"))]  # their names, for the ids of tests
 
 

@@ -59,7 +59,7 @@ def test_topics_and_records_survive_a_kill(
     write_events(config, 100)
     own_kafka.kill()
     own_kafka.start()
-    assert identities(config) == before
+    assert identities(config, patience_s=120) == before
     assert len(read_published(config, config.topics.events[0])) == 100
 
 
@@ -91,7 +91,7 @@ def test_the_broker_ends_when_its_owner_is_killed(kafka_jars: Path, tmp_path: Pa
         assert alive(broker)
         os.kill(owner.pid, signal.SIGKILL)
         owner.wait()
-    assert gone_within(broker, 10.0)
+    assert gone_within(broker, 120.0)
 
 
 @pytest.mark.parametrize("version, found", [(None, "none is on the path"), (11, "found 11")])

@@ -14,7 +14,7 @@ from benchmarks.soak.row import Ground
 # Not here: r5, s and fuzz have a dose among the tests without a broker, r6 measures times.
 HERE = ("r1", "r2", "r3", "r4", "r7", "mixed", "e")
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3_600)]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 
 from stream_mtl.config import Config
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3_600)]
 
 KILLS = {
     "exactly_once": ("commit.offsets:3", "commit.sent:2", "step.done:2", "checkpoint.renamed"),
@@ -32,7 +32,7 @@ def stream_mtl(
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=1_800,
     )
 
 
