@@ -25,7 +25,7 @@ INIT_PRODUCER_ID = 22
 COORDINATOR = frozenset({INIT_PRODUCER_ID, 24, 25, END_TXN, 28})
 _COMPACT = range(9, 13)  # versions of a produce request that name topics, in compact fields
 _NOWHERE = 99_999  # number of a partition that no topic has
-_FOLLOWS_S = 5.0
+_FOLLOWS_S = 15.0
 
 Fate = Literal[
     "wait", "cut"

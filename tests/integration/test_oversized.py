@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -23,7 +24,7 @@ from stream_mtl.kafka.sink import TransactionalSink
 from stream_mtl.kafka.source import Source
 from stream_mtl.kafka.topics import ensure_topics
 from stream_mtl.serde import decode_all
-from tests.publications import START_MS, publication, read_published
+from tests.publications import START_MS, publication, read_published, settle
 from workers.dlq_replay import Choice, replay_letters
 from workers.startup import publication_of
 
@@ -55,10 +56,13 @@ def limit(config: Config, topic: str, most: int) -> None:
     for done in admin.incremental_alter_configs([resource]).values():
         done.result()
     asked = ConfigResource(ResourceType.TOPIC, topic)
+    deadline = time.monotonic() + 120
     while True:  # the brokers learn of it a moment later
         (found,) = admin.describe_configs([asked]).values()
         if found.result()["max.message.bytes"].value == str(most):
             return
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 class Worker:
@@ -74,6 +78,7 @@ class Worker:
     def drain(self) -> list[Record]:
         """Everything that is there, cut by cut."""
         seen: list[Record] = []
+        settle(self._config, self._config.topics.events[0])
         while not self._source.at_end:
             cut = self._source.next_cut(self._number)
             if cut is None:
@@ -106,6 +111,7 @@ def write(config: Config, *values: bytes) -> None:
 
 
 def letters(config: Config) -> list[Record]:
+    settle(config, config.topics.dlq)
     return [r for r in read_topic(config, config.topics.dlq) if receipt_of(r) is None]
 
 

@@ -315,7 +315,7 @@ def slow(tmp_path: Path) -> Iterator[tuple[CheckpointStore, threading.Event]]:
 
     def wait(name: str) -> None:
         if name == "checkpoint.written":
-            assert go.wait(10)
+            assert go.wait(120)
 
     yield CheckpointStore(tmp_path / "slow", failpoint=wait), go
     go.set()
@@ -333,7 +333,7 @@ def test_what_is_written_is_the_state_at_the_start_of_the_write(
     state["learner/table"].add_(1)
     state["join/open"].append("later")
     go.set()
-    assert writer.wait(10)
+    assert writer.wait(120)
     (written,) = writer.take()
     assert written.saved is not None
     assert digest(store.load(written.saved.info.name)[0]) == before
@@ -347,10 +347,10 @@ def test_a_checkpoint_that_comes_due_during_a_write_is_skipped(
     assert writer.start(a_state, identity(1), "a1", 0)
     assert not writer.start(a_state, identity(2), "a1", 0)
     go.set()
-    assert writer.wait(10)
+    assert writer.wait(120)
     assert [info.cut for info in store.list()] == [1]
     assert writer.start(a_state, identity(3), "a1", 0)
-    assert writer.wait(10)
+    assert writer.wait(120)
     assert [written.cut for written in writer.take()] == [1, 3]
     assert writer.take() == []
 
@@ -361,7 +361,7 @@ def test_a_failed_write_is_told_and_does_not_reach_the_fold(
     monkeypatch.setattr(store.storage, "free_bytes", lambda: 0)
     writer = BackgroundWriter(store)
     assert writer.start(a_state, identity(1), "a1", 0)
-    assert writer.wait(10)
+    assert writer.wait(120)
     (written,) = writer.take()
     assert (written.saved, written.reason) == (None, "disk_low")
     assert isinstance(writer.last_error, StorageError)

@@ -40,7 +40,7 @@ class Gate:
     def __call__(self, name: str) -> None:
         self.names.append(name)
         if name == "checkpoint.writing":
-            assert self._open.wait(30)
+            assert self._open.wait(600)
 
     def release(self) -> None:
         self._open.set()
@@ -135,7 +135,7 @@ def test_a_writing_process_that_falls_silent_is_ended(
         forked.wait(unarmed)
     assert failure.value.reason == "stuck"
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+        os.waitpid(forked._process, os.WNOHANG)
 
 
 def test_an_error_there_is_told_here(

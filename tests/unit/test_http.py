@@ -170,14 +170,14 @@ def test_clients_that_hang_do_not_shut_others_out_for_good(endpoint: Endpoint) -
     ]
     for one in hanging:
         one.close()
-    for _ in range(50):
+    deadline = time.monotonic() + 120
+    while True:
         try:
             assert _get(endpoint, "/healthz")[0] == 200
             break
         except OSError:
-            continue
-    else:
-        pytest.fail("never served again")
+            assert time.monotonic() < deadline, "never served again"
+            time.sleep(0.05)
 
 
 # ---- bounds, whoever asks
@@ -313,7 +313,7 @@ def test_a_client_needs_a_certificate_of_the_named_ca(
         own, strange = (ca.issue_cert("scraper.invalid") for ca in (authority, trustme.CA()))
         assert _get_tls(endpoint, authority, "/metrics", own) == 200
         for other in (None, strange):
-            with pytest.raises(OSError, match=r"alert|reset|EOF|closed"):
+            with pytest.raises(OSError, match=r"alert|reset|EOF|closed|pipe"):
                 _get_tls(endpoint, authority, "/metrics", other)
 
 

@@ -235,7 +235,7 @@ def test_the_clients_log_trips_the_wire_though_nobody_sees_the_line(
 def test_a_short_step_is_not_disturbed_by_the_heartbeat() -> None:
     """Pausing throws prefetched records away, so it waits for a step that is really long."""
     calls: list[str] = []
-    with Heartbeat(lambda: calls.append("let go"), lambda: None, lambda: None):
+    with Heartbeat(lambda: calls.append("let go"), lambda: None, lambda: None, first_s=600.0):
         pass
     assert calls == []
 
