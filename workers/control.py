@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from schemas.control import ADAPTER, COMMANDS, AnyCommand, ControlCommand
 from schemas.scores import Ack
 from stream_mtl.config import Config
-from stream_mtl.errors import ConfigError
+from stream_mtl.errors import BrokerUnavailable, ConfigError
 from stream_mtl.kafka.produce import EventWriter, ScoreReader
 from stream_mtl.kafka.topics import identities
 from workers.ports import wall_ms
@@ -54,8 +54,14 @@ def send(config: Config, said: AnyCommand, wait_s: float) -> Ack | None:
     try:
         writer = EventWriter(config)
         value = said.model_dump_json(exclude_none=True).encode()
-        writer.write(config.topics.control, said.command_id, value)
-        writer.flush()
+        try:
+            writer.write(config.topics.control, said.command_id, value)
+            writer.flush()
+        except BrokerUnavailable as error:
+            raise BrokerUnavailable(
+                f"{error}. The command may have been taken all the same: give it again with --id {said.command_id}, so"
+                " that it is obeyed once"
+            ) from error
         return _await(answers, said.command_id, wait_s) if answers else None
     finally:
         if answers:

@@ -59,6 +59,8 @@ class EventWriter:
                 break
             except BufferError:  # the queue is full: let it drain
                 self._producer.poll(0.1)
+            except KafkaException as error:
+                raise explain(error_of(error), "writing events", self._bootstrap) from None
         self.written += 1
         if self.written % 256 == 0:
             self._producer.poll(0)

@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from stream_mtl.config import Config
 from stream_mtl.errors import BrokerUnavailable, CommitIndefinite, ConfigError, Fenced
 from stream_mtl.failpoints import unarmed
+from stream_mtl.kafka import sink as sink_module
 from stream_mtl.kafka.calls import CALLS
 from stream_mtl.kafka.ledger_log import committed_offsets, last_record, read_ledger
 from stream_mtl.kafka.ownership import Place
@@ -274,6 +275,39 @@ def test_a_call_that_never_ends_costs_its_producer_and_nothing_more(
     sink.close()
     assert ledger(config) == [b"ledger 1 ", b"ledger 2 "]
     assert len(read_published(config)) == 6
+
+
+def test_a_commit_that_fails_again_and_again_says_why(
+    config: Config,
+    sink: TransactionalSink,
+    positions: dict[Place, int],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A supervisor starts the worker again and again; without the cause a person would have nothing to go by."""
+    opened = sink_module.open_producer
+    monkeypatch.setattr(
+        sink_module, "open_producer", lambda *given: Faulty(opened(*given), never_sent)
+    )
+    sink._producer = Faulty(sink._producer, never_sent)  # type: ignore[assignment,arg-type]
+    with pytest.raises(
+        CommitIndefinite, match=r"8 attempts failed .* the last one: indefinite: _TIMED_OUT"
+    ):
+        sink.commit(publication(1, positions))
+    assert "cut 1, attempt 1: indefinite: _TIMED_OUT: made up" in caplog.messages
+
+
+def test_a_transaction_longer_than_the_broker_allows_is_a_configuration_fault(
+    bootstrap: str, config_for: ConfigFactory
+) -> None:
+    """The client will not ask a second time; it was waited for without end."""
+    config = config_for(bootstrap, kafka={"transaction_timeout_ms": 1_000_000})
+    sink = TransactionalSink(config)
+    with pytest.raises(
+        ConfigError, match=r"INVALID_TRANSACTION_TIMEOUT.*transaction\.max\.timeout\.ms"
+    ):
+        sink.open()
+    sink.close()
 
 
 class Ended(Faulty):
