@@ -56,9 +56,7 @@ _GC_THRESHOLDS = (50_000, 20, 50)
 _PATIENCE_S = 60.0  # with until_idle: a broker that is away longer ends the run
 _RETURN_S = 60.0  # for which topics that were there may be missing
 _LOOK_S = 30.0  # without a record, after which the broker is asked whether it is there
-_CUT_OFF_S = (
-    120.0  # without an answer, after which other clients are made: these may bear an old password
-)
+_CUT_OFF_S = 120.0  # without an answer, after which clients are made anew: with the secrets of then
 _SHUTDOWN_S = 600.0  # of the last checkpoint; a grace period ends it earlier
 
 Connect = Callable[[Config, str, Stopped, Failpoint], Ports]
@@ -188,7 +186,7 @@ class Trainer:
         partitions = ",".join(f"{topic}-{number}" for topic, number in self._ports.source.positions)
         self._observer.phase("running", partitions=partitions)
         self.ran = True
-        self._heard_at = self._answered_at = self._ports.elapsed()
+        self._heard()
         # State is many small objects that live long; walking through them again and again finds no garbage.
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
@@ -238,7 +236,7 @@ class Trainer:
                 self._refresh()
                 self._look()
                 continue
-            self._heard_at = self._ports.elapsed()
+            self._heard()
             self._ports.failpoint("cut.frozen")
             self._judge(cut, self._fold_and_commit(cut, tried=self._isolation.active))
             self._maybe_checkpoint()
@@ -346,14 +344,20 @@ class Trainer:
             if now - self._answered_at > _CUT_OFF_S:
                 raise
             _LOG.warning("nothing comes: %s", error)
+            self._looked_at = self._ports.elapsed()  # it was the broker that took so long
         self._observer.trouble("broker", away=int(self._answered_at != now))
         self._heard_at = self._ports.elapsed()
+
+    def _heard(self) -> None:
+        """A record came, or may from now on."""
+        self._heard_at = self._answered_at = self._ports.elapsed()
 
     def _hold(self) -> None:
         """Paused, or the breaker is open: alive, not ready, reading commands alone."""
         self._tell_of_holding(True)
         cut = self._ports.source.next_commands(self._number, self._stop.is_set)
         if cut is not None:
+            self._heard()
             self._ports.failpoint("cut.frozen")
             self._fold_and_commit(cut)
             self._maybe_checkpoint()

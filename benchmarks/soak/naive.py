@@ -205,5 +205,5 @@ NAIVE: Mapping[str, Callable[[], None]] = {
     "prune_first": prune_first,
     "scores_apart": scores_apart,
     "slow_fold": slow_fold,
-    "slower_fold": partial(slow_fold, 1.0),
+    "slower_fold": partial(slow_fold, 2.0),
 }

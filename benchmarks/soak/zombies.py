@@ -284,7 +284,7 @@ def restoring(ground: Ground, bootstrap: str) -> Iterator[Row]:
             ground.dose(15, 60),
             ahead_ms=_HOUR_MS,
             naive_loops=later,
-            apart_s=_APART_S,
+            apart_s=2 * _APART_S if later else _APART_S,
         )
         measured = f"{taken - before} times the job was taken, {changes} changes of owner"
         if later:

@@ -272,9 +272,8 @@ class TransactionalSink:
         if left[-1]:
             raise _Unsettled(_ABORTED, f"{left[-1]} records not taken in time")
         if errors := receipts.errors():
-            with contextlib.suppress(
-                SystemError
-            ):  # of a producer that is being fenced: see `receipts`
+            # SystemError: of a producer that is being fenced, see `receipts`.
+            with contextlib.suppress(SystemError):
                 self._raise_for_good(errors[0], number)
         if unplaced := receipts.unplaced():
             _LOG.warning(
