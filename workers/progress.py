@@ -34,6 +34,7 @@ class Tally(Silent):
         self._phase: Phase | None = None
         self._shown = self._since = time.monotonic()
         self._events_then = 0
+        self._ran = False  # cuts of then are told already, should an outage have them folded again
 
     def phase(self, name: Phase, **facts: Fact) -> None:
         now, same = time.monotonic(), name == self._phase
@@ -43,10 +44,12 @@ class Tally(Silent):
         said = " ".join(f"{key}={value}" for key, value in facts.items() if value != "")
         self.phase_name = f"{name.replace('_', ' ')} {said}".strip()
         if name == "running":
-            self._since = now
+            self._since, self._ran = now, True
         self._show(self)
 
     def cut(self, result: CutResult, facts: CutFacts) -> None:
+        if facts.replayed and self._ran:
+            return
         self.cuts += 1
         self.events += result.counts.get("events", 0)
         self.rejected += result.counts.get("rejected", 0)

@@ -104,6 +104,7 @@ class Watch(Silent):
             seconds = float(facts.get("seconds", self._health.clock() - self._started))
             self._metrics.set("restore_duration_seconds", seconds)
         elif name == "running" and facts.get("partitions"):
+            self._health.away = False
             owned = [part.rpartition("-") for part in str(facts["partitions"]).split(",")]
             self._health.partitions = len(owned)
             self._metrics.own([(topic, int(number)) for topic, _, number in owned])

@@ -141,3 +141,6 @@ def test_a_worker_whose_broker_does_not_answer_is_not_ready() -> None:
     assert health.ailments() == []
     watch.trouble("broker", away=0)
     assert health.unready() == []
+    watch.trouble("broker", away=1)
+    watch.phase("running", partitions="shop.events-0")
+    assert health.unready() == []

@@ -38,6 +38,17 @@ def test_a_line_says_what_drifted_since_the_line_before() -> None:
     assert "drift" not in shown[1]
 
 
+def test_events_that_an_outage_makes_it_fold_again_are_counted_once() -> None:
+    """A start tells of what it rolls forward; a second one in the same process has told already."""
+    tally = Tally("trainer", 3600.0, lambda t: None)
+    for _ in range(2):
+        tally.phase("restoring")
+        _cut(tally, 5, replayed=True)
+        tally.phase("running")
+    _cut(tally, 2)
+    assert tally.events == 7
+
+
 def test_quality_is_not_asked_for_at_every_cut() -> None:
     """It costs a summary; between two looks only counts move."""
 
