@@ -28,6 +28,7 @@ from stream_mtl.shop import Shop
 from stream_mtl.spans import Spans
 from stream_mtl.text import Encoder, load_encoder
 from stream_mtl.thinning import thinner
+from stream_mtl.threads import limit
 from stream_mtl.throttle import Throttle
 from stream_mtl.two_tower import TwoTower
 from stream_mtl.watermark import Watermark
@@ -40,7 +41,7 @@ def compose(config: Config, lineage: str) -> Pipeline:
             f"source.rank = {config.source.rank} of source.ranks = {config.source.ranks}: one process learns from all"
             " partitions, several would each miss what the others read; use rank 0 of 1"
         )
-    torch.set_num_threads(config.threads)
+    limit(config.threads)
     encoder = load_encoder(config.text)
     return Pipeline(config, partial(parts, encoder=encoder), lineage)
 

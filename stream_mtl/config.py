@@ -435,7 +435,11 @@ class Config(Section):
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Positive = Field(
-        1, description="intra-op threads of torch; part of the environment of a digest"
+        1, description="intra-op threads of torch and numpy; part of the environment of a digest"
+    )
+    other_environment: Literal["refuse", "new_lineage"] = Field(
+        "refuse",
+        description="a start on another kind of processor, another torch: refuse, or carry the state over",
     )
     topics: Topics = Topics()
     kafka: Kafka = Kafka()
@@ -477,6 +481,7 @@ SECTION_CLASS: dict[str, KeyClass] = {
     "seed": "soft",
     "device": "soft",
     "threads": "soft",
+    "other_environment": "runtime",
     "topics": "soft",
     "kafka": "runtime",
     "source": "soft",

@@ -18,6 +18,7 @@ from schemas.scores import LedgerRecord
 from stream_mtl.carry_over import carried
 from stream_mtl.checkpoint import CheckpointInfo
 from stream_mtl.cut import Cut, CutResult, Range, Record
+from stream_mtl.environment import unlike
 from stream_mtl.errors import (
     CheckpointCorrupt,
     CheckpointMissing,
@@ -32,7 +33,8 @@ from stream_mtl.manifest import Manifest
 from stream_mtl.rollback import ROLLBACK
 from stream_mtl.state import State
 
-COLD_START, TOPICS_RECREATED, NEW_CODE = "cold_start", "topics_recreated", "new_code_or_config"
+COLD_START, TOPICS_RECREATED = "cold_start", "topics_recreated"
+NEW_CODE, NEW_ENVIRONMENT = "new_code_or_config", "new_environment"
 # After these lineage records the cuts before them are never folded again: the state began empty, or the
 # records are gone.
 _BARRIERS = (COLD_START, TOPICS_RECREATED)
@@ -103,6 +105,12 @@ class Start:
         return Durable(self.name, self.manifest.identity.cut, self.manifest.state_digest)
 
 
+def moved(record: LedgerRecord, ours: Context) -> bool:
+    """Whether nothing but the environment keeps digests of `record` from being compared with ours."""
+    found = differences(record, ours)
+    return bool(found) and found == unlike(ours.environment, record.environment)
+
+
 def differences(record: LedgerRecord, ours: Context) -> list[str]:
     """What keeps digests of `record` from being compared with ours, in words that name the key."""
     found = []
@@ -110,12 +118,7 @@ def differences(record: LedgerRecord, ours: Context) -> list[str]:
         found.append(f"fold_version is {ours.fold_version} here, {record.fold_version} there")
     if record.config_hash != ours.config_hash:
         found.append("config keys that change the fold differ")
-    found += [
-        f"environment {key} is {ours.environment.get(key)!r} here, {record.environment.get(key)!r} there"
-        for key in sorted(ours.environment.keys() | record.environment.keys())
-        if ours.environment.get(key) != record.environment.get(key)
-    ]
-    return found
+    return found + unlike(ours.environment, record.environment)
 
 
 def refuse_foreign(last: LedgerRecord, ours: Context, new_lineage: bool, hint: str = "") -> None:
@@ -127,10 +130,15 @@ def refuse_foreign(last: LedgerRecord, ours: Context, new_lineage: bool, hint: s
         )
     found = differences(last, ours)
     if found and not new_lineage:
+        by_itself = (
+            '; with other_environment = "new_lineage" it does so by itself'
+            if moved(last, ours)
+            else ""
+        )
         raise ForeignState(
             f"the ledger cannot be continued with equal digests: {'; '.join(found)}"
             f"{f' ({hint})' if hint else ''}. Go back to what it was written with, or use --new-lineage to "
-            "carry the state over into a new lineage"
+            "carry the state over into a new lineage" + by_itself
         )
 
 
@@ -337,9 +345,10 @@ def roll_forward(
         if record.lineage in comparable and result.digest != record.digest:
             raise RollForwardMismatch(
                 f"cut {entry.cut}, folded again from {start.name or 'the beginning'}, has digest "
-                f"{result.digest}, the ledger has {record.digest}; it was written by code "
-                f"{record.code}, this is {code}. Finish the roll-forward with the code that wrote it, or "
-                "go on without the comparison by --new-lineage"
+                f"{result.digest}, the ledger has {record.digest}; it was written by code {record.code} on"
+                f" {record.environment.get('processor', 'an unknown processor')}, this is {code}. Finish the"
+                " roll-forward with the code and on the kind of machine that wrote it, or go on without the"
+                " comparison by --new-lineage"
             )
         failpoint("rollforward.cut")
         yield Replayed(entry, cut, result)
@@ -351,11 +360,8 @@ def _comparable(start: Start) -> frozenset[str]:
     found, names = {last.lineage}, [entry.record.lineage for entry in start.steps]
     for place in range(len(names) - 1, 0, -1):
         after, before = start.steps[place].record, start.steps[place - 1].record
-        same = (before.fold_version, before.config_hash, before.environment) == (
-            last.fold_version,
-            last.config_hash,
-            last.environment,
-        )
+        same = (before.fold_version, before.config_hash) == (last.fold_version, last.config_hash)
+        same = same and not unlike(last.environment, before.environment)
         if lineage_reason(after) == ROLLBACK and after.lineage in found and same:
             found.add(before.lineage)
     return frozenset(found)

@@ -83,10 +83,10 @@ class _Nothing:
 def _comparable(config: Config, record: LedgerRecord) -> bool:
     """Digests say something only under the same config and in the same environment."""
     from stream_mtl.composition import choose_device
-    from stream_mtl.environment import environment
+    from stream_mtl.environment import environment, unlike
 
     here = environment(choose_device(config.device).type, config.threads, config.source.ranks)
-    return record.config_hash == fold_hash(config) and record.environment == here
+    return record.config_hash == fold_hash(config) and not unlike(here, record.environment)
 
 
 def _first_cut(

@@ -33,9 +33,11 @@ from stream_mtl.ledger import Context, Durable, Entry, Positions, decode, encode
 from stream_mtl.recovery import (
     COLD_START,
     NEW_CODE,
+    NEW_ENVIRONMENT,
     TOPICS_RECREATED,
     Start,
     find_start,
+    moved,
     offsets_pending,
     refuse_foreign,
     restore,
@@ -104,6 +106,8 @@ def start(
     store.sweep()
     if last is None:
         return _first(options, ports, store, context, cluster)
+    if config.other_environment == "new_lineage" and moved(last.record, context):
+        options = replace(options, new_lineage=True)
     hint = "; ".join(changed_keys(Path(config.state), config)[:5])
     refuse_foreign(last.record, context, options.new_lineage, hint)  # 6
     return _Recovery(config, options, ports, store, observer, context, cluster, last).run()
@@ -269,7 +273,9 @@ class _Recovery:
             return COLD_START
         if recreated:
             return TOPICS_RECREATED
-        return NEW_CODE if self.options.new_lineage else ""
+        if not self.options.new_lineage:
+            return ""
+        return NEW_ENVIRONMENT if moved(self.last.record, self.context) else NEW_CODE
 
     def _roll_back(self, ready: Ready, decision: Mapping[str, Any]) -> Ready:
         """The last cut said so, and then the worker ended: what it still had to do."""

@@ -32,7 +32,7 @@ from stream_mtl.failpoints import FAILPOINTS, Failpoint
 from stream_mtl.kafka.publication import Claim, Committed, Publication
 from stream_mtl.ledger import Entry, cut_of, decode, links, ranges_of
 from stream_mtl.ledger_audit import Published, verify
-from stream_mtl.recovery import lineage_reason
+from stream_mtl.recovery import NEW_ENVIRONMENT, lineage_reason
 from stream_mtl.rollback import ROLLBACK
 from stream_mtl.testing import (
     AtOnce,
@@ -464,6 +464,35 @@ def test_what_would_change_digests_is_refused_by_name(
     assert "--new-lineage" in str(refusal.value)
     world.run(config=config, new_lineage=True)
     world.run(config=config)
+
+
+def test_a_shop_may_let_its_worker_move_between_kinds_of_machines(tmp_path: Path) -> None:
+    """The state goes along and the ledger says why; other differences than the machine are still refused."""
+    world = World(tmp_path)
+    world.run()
+    old = world.entries()[-1]
+    world.environment = {"torch": "1", "arithmetic": "a", "processor": "one"}
+    world.run()
+    assert world.entries()[-1].record.lineage == old.record.lineage
+    world.log.fill(PLACES, [b"3"] * 9)
+    world.run()
+    world.environment = {"torch": "1", "arithmetic": "b", "processor": "another"}
+    with pytest.raises(ForeignState, match='other_environment = "new_lineage"'):
+        world.run()
+    moving = world.config.model_copy(update={"other_environment": "new_lineage"})
+    with pytest.raises(ForeignState, match="seed was 0, is 5"):
+        world.run(config=moving.model_copy(update={"seed": 5}))
+    before = world.entries()[-1]
+    world.log.fill(PLACES, [b"7"] * 9)
+    summary = world.run(config=moving)
+    assert summary["events_consumed"] == 63
+    began = [entry for entry in world.entries() if entry.record.kind == "lineage"]
+    assert [lineage_reason(entry.record) for entry in began] == [NEW_ENVIRONMENT]
+    assert began[0].record.lineage != before.record.lineage
+    _, chain = links(world.entries())
+    assert (chain.gaps, chain.overlaps) == (0, 0)
+    assert world.run(config=moving)["state_digest"] == summary["state_digest"]
+    assert len([entry for entry in world.entries() if entry.record.kind == "lineage"]) == 1
 
 
 def test_a_runtime_key_may_change_freely(tmp_path: Path) -> None:
