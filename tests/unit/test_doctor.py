@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from stream_mtl.config import Config
+from stream_mtl.cut import Cut, CutResult
 from stream_mtl.kafka.survey import Survey, TopicSurvey
 from stream_mtl.kafka.topics import plan
+from stream_mtl.ledger import Context, decode, encode_cut
 from workers.doctor import Finding, examine, exit_code
-from workers.doctor_kafka import judge
+from workers.doctor_kafka import continuation, judge
 
 CONFIG = Config.model_validate({"topics": {"events": ["a", "b"]}, "kafka": {"bootstrap": "b:1"}})
 
@@ -112,3 +115,29 @@ def test_a_broker_that_does_not_answer_is_exit_69(tmp_path: Path) -> None:
     findings = examine(config)
     assert [f.name for f in findings if f.status == "fail"] == ["broker"]
     assert exit_code(findings) == 69
+
+
+def test_whether_a_start_would_go_on_is_told_before_the_old_worker_is_stopped() -> None:
+    """The ledger's end against this release, these settings and this machine: as a start would judge it."""
+    wrote = Context(
+        app="shop",
+        lineage="60000001",
+        instance="0123456789abcdef",
+        topic_ids={},
+        config_hash="a",
+        code="golden",
+        environment={"torch": "2", "arithmetic": "b"},
+    )
+    raw = encode_cut(wrote, "", Cut(3, (), (), 0), CutResult(3, (), (), {}, "", "", 0))
+    last = decode(raw, 7)
+    moving = CONFIG.model_copy(update={"other_environment": "new_lineage"})
+    elsewhere = replace(wrote, environment={"torch": "2", "arithmetic": "c"})
+    assert continuation(CONFIG, last, wrote).status == "ok"
+    refused = continuation(CONFIG, last, elsewhere)
+    assert refused.status == "fail"
+    assert "environment arithmetic is 'c' here, 'b' there" in refused.found
+    assert continuation(moving, last, elsewhere).status == "warn"
+    changed = replace(elsewhere, config_hash="z")
+    found = continuation(moving, last, changed, "seed was 0, is 5")
+    assert found.status == "fail"
+    assert "seed was 0, is 5" in found.found
