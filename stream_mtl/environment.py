@@ -6,7 +6,7 @@ threads and ranks; digests are compared only between equal environments.
 The name of an instruction set is not enough: with AVX-512 on both, torch's products differ between an AMD and an Intel
 processor (the library beneath chooses its kernels by vendor), and with variables like `MKL_CBWR` on one and the same. Nor
 is the name of the processor the right question, since several models of a vendor give equal bits, and a cloud deals them
-out under one name. So a few hundred results of what the fold does all day are worked out, and their bits are the answer.
+out under one name. So some forty results of what the fold does all day are worked out, and their bits are the answer.
 """
 
 from __future__ import annotations
