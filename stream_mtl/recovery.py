@@ -361,8 +361,8 @@ def _comparable(start: Start) -> frozenset[str]:
     for place in range(len(names) - 1, 0, -1):
         after, before = start.steps[place].record, start.steps[place - 1].record
         same = (before.fold_version, before.config_hash) == (last.fold_version, last.config_hash)
-        same = same and not unlike(last.environment, before.environment)
-        if lineage_reason(after) == ROLLBACK and after.lineage in found and same:
+        alike = same and not unlike(last.environment, before.environment)
+        if lineage_reason(after) == ROLLBACK and after.lineage in found and alike:
             found.add(before.lineage)
     return frozenset(found)
 

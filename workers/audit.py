@@ -12,6 +12,7 @@ from stream_mtl.errors import CheckpointCorrupt, PositionLost, TopicChanged
 from stream_mtl.ledger import Entry, cut_of, decode, links, ranges_of
 from stream_mtl.ledger_audit import Published, Rebuild, Report, verify
 from stream_mtl.recovery import COLD_START, Fold, ReadRanges, lineage_reason
+from workers.context import environment_of
 from workers.ports import wall_ms
 from workers.stores import existing_store, saved_states
 
@@ -82,11 +83,10 @@ class _Nothing:
 
 def _comparable(config: Config, record: LedgerRecord) -> bool:
     """Digests say something only under the same config and in the same environment."""
-    from stream_mtl.composition import choose_device
-    from stream_mtl.environment import environment, unlike
+    from stream_mtl.environment import unlike
 
-    here = environment(choose_device(config.device).type, config.threads, config.source.ranks)
-    return record.config_hash == fold_hash(config) and not unlike(here, record.environment)
+    same = record.config_hash == fold_hash(config)
+    return same and not unlike(environment_of(config), record.environment)
 
 
 def _first_cut(

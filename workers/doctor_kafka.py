@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from stream_mtl.config import Config, fold_hash
+from stream_mtl.config import Config
 from stream_mtl.errors import BrokerUnavailable, ForeignState, StreamMtlError
 from stream_mtl.kafka.ledger_log import last_record
 from stream_mtl.kafka.reach import principal
@@ -14,7 +14,8 @@ from stream_mtl.kafka.settings import insecurities
 from stream_mtl.kafka.survey import Survey, TopicSurvey, survey
 from stream_mtl.kafka.topics import COMPACTION_LAG_MS, input_topics, plan
 from stream_mtl.ledger import Context, Entry, decode
-from stream_mtl.recovery import differences, moved, refuse_foreign
+from stream_mtl.recovery import differences, refuse_foreign
+from workers.context import begins_by_itself, context_of
 from workers.doctor import Finding
 from workers.known_config import changed_keys
 
@@ -41,48 +42,34 @@ def examine_broker(config: Config) -> list[Finding]:
         return [Finding("broker access", "fail", str(error), "correct [kafka.client] or the ACLs")]
     findings = [*judge(config, seen), *_rights(config, lacking), *_security(config)]
     if config.topics.ledger in seen.topics:
-        findings += _ledger(config)
+        findings.append(_ledger(config))
     return findings
 
 
-def _ledger(config: Config) -> list[Finding]:
-    """Whether a worker with these settings, this release and on this machine would go on where the ledger ends."""
-    from stream_mtl.composition import choose_device
-    from stream_mtl.environment import code_fingerprint, environment
-
+def _ledger(config: Config) -> Finding:
     try:
         newest = last_record(config)
         last = decode(newest[1], newest[0]) if newest else None
     except StreamMtlError as error:
-        return [Finding("ledger", "fail", str(error), "see the message")]
+        return Finding("ledger", "fail", str(error), "see the message")
     if last is None:
-        return [Finding("ledger", "ok", "empty: a first start")]
-    device = choose_device(config.device).type
-    ours = Context(
-        app=config.app,
-        lineage=last.record.lineage,
-        instance="check",
-        topic_ids={},
-        config_hash=fold_hash(config),
-        code=code_fingerprint(),
-        environment=environment(device, config.threads, config.source.ranks),
-    )
+        return Finding("ledger", "ok", "empty: a first start")
     hint = "; ".join(changed_keys(Path(config.state), config)[:5])
-    return [continuation(config, last, ours, hint)]
+    return continuation(config, last, context_of(config, last.record, "check"), hint)
 
 
 def continuation(config: Config, last: Entry, ours: Context, hint: str = "") -> Finding:
-    """What a start would do with a ledger that ends with `last`."""
+    """Whether a worker with these settings, this release and on this machine would go on where the ledger ends."""
     where = f"ends with cut {last.cut} of lineage {last.record.lineage}"
+    begins = begins_by_itself(config, last.record, ours)
     try:
-        refuse_foreign(last.record, ours, new_lineage=False, hint=hint)
+        refuse_foreign(last.record, ours, new_lineage=begins, hint=hint)
     except ForeignState as error:
-        if config.other_environment == "new_lineage" and moved(last.record, ours):
-            said = "; ".join(differences(last.record, ours))
-            return Finding(
-                "ledger", "warn", f"{where}; {said}", "nothing: a start begins a new lineage"
-            )
         return Finding("ledger", "fail", f"{where}; {error}", "see the message")
+    if begins:
+        said = "; ".join(differences(last.record, ours))
+        remedy = "nothing: a start begins a new lineage"
+        return Finding("ledger", "warn", f"{where}; {said}", remedy)
     return Finding("ledger", "ok", f"{where}; a start goes on from there")
 
 

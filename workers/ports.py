@@ -19,6 +19,7 @@ from stream_mtl.kafka.publication import Claim, Committed, Publication, noted_cl
 from stream_mtl.ledger import Partition
 from stream_mtl.orders import Orders
 from stream_mtl.recovery import Fold
+from workers.context import environment_of
 from workers.failpoint import CALLS_VARIABLE, recorder
 
 _SPREAD_S = 5.0  # in which all brokers know of a new topic
@@ -120,8 +121,6 @@ def wall_ms() -> int:
 def kafka_ports(config: Config, incarnation: str, stop: Stopped, failpoint: Failpoint) -> Ports:
     """The real ones. Creates clients, asks the broker nothing yet."""
     from stream_mtl import build
-    from stream_mtl.composition import choose_device
-    from stream_mtl.environment import environment
     from stream_mtl.kafka import ledger_log, rights, survey, topics
     from stream_mtl.kafka.plain_sink import AtLeastOnceSink
     from stream_mtl.kafka.sink import TransactionalSink
@@ -166,9 +165,7 @@ def kafka_ports(config: Config, incarnation: str, stop: Stopped, failpoint: Fail
         committed_offsets=committed,
         claims=claims,
         build=lambda lineage: build(config, lineage),
-        environment=environment(
-            choose_device(config.device).type, config.threads, config.source.ranks
-        ),
+        environment=environment_of(config),
         failpoint=failpoint,
         clock=wall_ms,
         elapsed=time.monotonic,

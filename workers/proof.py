@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stream_mtl.checkpoint import CheckpointInfo, CheckpointStore
-from stream_mtl.config import Config, fold_hash
-from stream_mtl.environment import code_fingerprint
+from stream_mtl.config import Config
 from stream_mtl.errors import ConfigError, ForeignState, RollForwardMismatch
 from stream_mtl.ledger import Context, Entry, decode, links
 from stream_mtl.manifest import Identity, Manifest
@@ -28,6 +27,7 @@ from stream_mtl.recovery import (
 )
 from stream_mtl.snapshot import snapshot
 from stream_mtl.state import State
+from workers.context import context_of
 from workers.ports import wall_ms
 from workers.rollback import loader
 from workers.stores import existing_store, saved_states
@@ -116,21 +116,8 @@ class Archive:
             kept.pop()
         return kept
 
-    def context(self, record_of: Entry) -> Context:
-        from stream_mtl.composition import choose_device
-        from stream_mtl.environment import environment
-
-        config, record = self.config, record_of.record
-        device = choose_device(config.device).type
-        return Context(
-            app=config.app,
-            lineage=record.lineage,
-            instance="replay",
-            topic_ids=dict(record.topic_ids),
-            config_hash=fold_hash(config),
-            code=code_fingerprint(),
-            environment=environment(device, config.threads, config.source.ranks),
-        )
+    def context(self, last: Entry) -> Context:
+        return context_of(self.config, last.record, "replay")
 
 
 def range_of(archive: Archive, first: int | None, last: int | None) -> tuple[int, int]:

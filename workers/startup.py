@@ -44,6 +44,7 @@ from stream_mtl.recovery import (
     roll_forward,
 )
 from stream_mtl.rollback import begun
+from workers.context import begins_by_itself
 from workers.instance import Instance, refuse_second
 from workers.known_config import changed_keys
 from workers.observer import CutFacts, Observer
@@ -106,7 +107,7 @@ def start(
     store.sweep()
     if last is None:
         return _first(options, ports, store, context, cluster)
-    if config.other_environment == "new_lineage" and moved(last.record, context):
+    if begins_by_itself(config, last.record, context):
         options = replace(options, new_lineage=True)
     hint = "; ".join(changed_keys(Path(config.state), config)[:5])
     refuse_foreign(last.record, context, options.new_lineage, hint)  # 6
