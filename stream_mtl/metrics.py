@@ -100,7 +100,16 @@ METRICS: dict[str, Declared] = {
     "rollbacks": _counter("Times the model went back to an earlier checkpoint"),
     "crash_suspect_records": _gauge("Records of the cut that is tried after a crash; 0: none is"),
     "consumer_lag_records": _gauge("Records not read yet", "topic", "partition"),
+    "stable_offset_lag_records": _gauge(
+        "Offsets behind an open transaction of another producer, of the worst partition; not counted as lag: nobody may"
+        " read them",
+        "topic",
+    ),
     "event_time_lag_seconds": _gauge("Wall clock minus the newest event time committed"),
+    "watermark_lag_seconds": _gauge(
+        "Wall clock minus the watermark, the event time that has certainly been reached: windows"
+        " that end later are open"
+    ),
     "source_idle_seconds": _gauge("Since the last record was committed"),
     "gap_records": _counter("Records that expired before they were read", "topic"),
     "assigned_partitions": _gauge("Input partitions owned"),
@@ -214,8 +223,10 @@ class Metrics:
             self._metrics[name] = self._declare(name, declared)
         self._start_labels()
         self._event_time_ms: int | None = None
+        self._watermark_ms = 0
         self._last_record: float | None = None
         self._metrics["event_time_lag_seconds"].set_function(self._event_time_lag)
+        self._metrics["watermark_lag_seconds"].set_function(self._watermark_lag)
         self._metrics["source_idle_seconds"].set_function(self._idle)
         self.set("build_info", 1, kind=_release())
         ProcessCollector(registry=self.registry)
@@ -264,6 +275,10 @@ class Metrics:
         if event_time_ms:
             self._event_time_ms = max(event_time_ms, self._event_time_ms or 0)
 
+    def certain(self, watermark_ms: int) -> None:
+        """How far event time has certainly come (0: not known yet)."""
+        self._watermark_ms = watermark_ms
+
     _per_partition = True
 
     def _child(self, name: str, labels: Mapping[str, str]) -> Any:
@@ -311,6 +326,9 @@ class Metrics:
 
     def _event_time_lag(self) -> float:
         return 0.0 if self._event_time_ms is None else self._clock() - self._event_time_ms / 1000
+
+    def _watermark_lag(self) -> float:
+        return self._clock() - self._watermark_ms / 1000 if self._watermark_ms else 0.0
 
     def _idle(self) -> float:
         return 0.0 if self._last_record is None else self._clock() - self._last_record

@@ -248,6 +248,11 @@ class Pipeline:
         )
 
     @property
+    def watermark_ms(self) -> int:
+        """Event time up to which labels are final, epoch ms; 0 before anything is certain."""
+        return self.parts.watermark.value
+
+    @property
     def task_kinds(self) -> dict[str, TaskKind]:
         return dict(zip(self.config.tasks, self.parts.learner.kinds, strict=True))
 

@@ -22,6 +22,7 @@ from stream_mtl.cut import Cut, CutResult, Output, Range, Record, Reject, record
 from stream_mtl.errors import PositionLost
 from stream_mtl.failpoints import FAILPOINTS, Failpoint, unarmed
 from stream_mtl.kafka.publication import Claim, Committed, Publication
+from stream_mtl.kafka.unstable import Unstable
 from stream_mtl.orders import Orders
 from stream_mtl.scoring import Moment
 from stream_mtl.serde import decode_all
@@ -105,6 +106,9 @@ class MemorySource:
         self.positions = {place: positions.get(place, 0) for place in sorted(self._log.records)}
 
     def close(self) -> None: ...
+
+    def unstable(self) -> dict[Place, Unstable]:
+        return {}
 
     def lag(self) -> dict[Place, int]:
         return {p: len(self._log.records[p]) - at for p, at in self.positions.items()}
@@ -237,6 +241,7 @@ class SumFold:
         self.lineage = lineage
         self.cuts = 0
         self.reports: list[Any] = []
+        self.watermark_ms = 0
         self.orders = Orders()
         self._sums = torch.zeros(5, dtype=torch.float64)
         self._events = 0

@@ -42,6 +42,7 @@ class CutFacts:
     open_seconds: float = 0.0  # how long the transaction was open; 0 at at_least_once
     records: Mapping[str, int] = field(default_factory=dict)  # of this cut, by topic
     lag: Mapping[tuple[str, int], int] = field(default_factory=dict)  # by (topic, partition)
+    watermark_ms: int = 0  # event time behind which windows have closed; 0: none yet
     replayed: bool = False  # rolled forward silently: nothing was published
     reports: Sequence[StepReport] = ()  # of the optimiser steps (`Pipeline.reports`)
     # `Pipeline.quality`: asked for at most every second or two, in the same call; costs whatever a summary costs
@@ -81,7 +82,7 @@ class Observer(Protocol):
 
     def trouble(self, kind: str, **facts: Fact) -> None:
         """Something to count: commit_aborted, commit_indefinite, producer_recreated (reason=...),
-        fenced, broker (away=0|1), gap (topic, records), digest_mismatch, breaker (open=0|1), disk (free bytes), headroom
+        fenced, broker (away=0|1), gap (topic, records), unstable (topic, offsets behind an open transaction), digest_mismatch, breaker (open=0|1), disk (free bytes), headroom
         (seconds until the log forgets what a restart needs), crash_suspects (records: 0 when it is over)."""
 
     def summary(self, summary: Mapping[str, object]) -> None:

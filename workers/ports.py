@@ -16,6 +16,7 @@ from stream_mtl.cut import Cut, Range, Record
 from stream_mtl.errors import BrokerUnavailable
 from stream_mtl.failpoints import Failpoint
 from stream_mtl.kafka.publication import Claim, Committed, Publication, noted_claim
+from stream_mtl.kafka.unstable import Unstable
 from stream_mtl.ledger import Partition
 from stream_mtl.orders import Orders
 from stream_mtl.recovery import Fold
@@ -34,6 +35,9 @@ class Model(Fold, Protocol):
 
     @property
     def reports(self) -> Sequence[Any]: ...
+
+    @property
+    def watermark_ms(self) -> int: ...
 
     def fits(self, saved: Mapping[str, Any]) -> list[str]:
         """Tasks that would begin anew with `roll_back`. Raises the StateError that it would."""
@@ -71,6 +75,8 @@ class Log(Protocol):
     def read(self, ranges: Sequence[Range]) -> Sequence[Record]: ...
     def heartbeat(self) -> AbstractContextManager[None]: ...
     def lag(self) -> dict[Partition, int]: ...
+
+    def unstable(self) -> Mapping[Partition, Unstable]: ...
     def close(self) -> None: ...
 
 

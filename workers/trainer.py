@@ -43,6 +43,7 @@ from workers.instance import Instance, InstanceLock
 from workers.isolation import Isolation
 from workers.known_config import remember
 from workers.observer import CheckpointFacts, CutFacts, Observer
+from workers.open_transactions import OpenTransactions
 from workers.ports import Ports, Stopped, kafka_ports
 from workers.rest import Rest
 from workers.rollback import Aim, carry_out, challengers
@@ -153,6 +154,7 @@ class Trainer:
             ports.source,
             lambda records: observer.trouble("crash_suspects", records=records),
         )
+        self._open_transactions = OpenTransactions(observer)
         self._gaps: Counter[str] = Counter()
         self._began = ports.elapsed()
         self._events = 0
@@ -232,6 +234,7 @@ class Trainer:
             self._tell_of_holding(False)
             self._ports.failpoint("cut.freezing")
             cut = self._next_cut()
+            self._open_transactions.look(self._ports.source.unstable(), self._ports.elapsed())
             if cut is None:
                 self._refresh()
                 self._look()
@@ -395,6 +398,7 @@ class Trainer:
             open_seconds=committed.open_seconds,
             records=Counter(record.topic for record in cut.records),
             lag=self._ports.source.lag(),
+            watermark_ms=self._fold.watermark_ms,
             reports=self._fold.reports,
             quality=self._fold.quality,
         )

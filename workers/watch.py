@@ -172,6 +172,9 @@ class Watch(Silent):
                 metrics.add("digest_mismatches")
             case "gap":
                 metrics.add("gap_records", float(facts["records"]), topic=str(facts["topic"]))
+            case "unstable":
+                offsets, topic = float(facts["offsets"]), str(facts["topic"])
+                metrics.set("stable_offset_lag_records", offsets, topic=topic)
             case "breaker":
                 self._health.breaker = bool(facts["open"])
                 metrics.set("breaker_open", float(facts["open"]))
@@ -185,6 +188,7 @@ class Watch(Silent):
     def _flow(self, result: CutResult, facts: CutFacts) -> None:
         metrics, now = self._metrics, time.time()
         metrics.consumed(facts.records, result.event_time)
+        metrics.certain(facts.watermark_ms)
         metrics.lag(facts.lag)
         for reject in result.rejects:
             if reject.stage != "learner":  # a row, not an event

@@ -27,6 +27,7 @@ from stream_mtl.kafka.ownership import Place, owned
 from stream_mtl.kafka.rights import explain_denial
 from stream_mtl.kafka.settings import consumer_settings, open_consumer
 from stream_mtl.kafka.topics import check_identities, identities
+from stream_mtl.kafka.unstable import Unstable, unstable
 
 _LOST = {
     KafkaError._AUTO_OFFSET_RESET,
@@ -171,6 +172,10 @@ class Reader:
             for place, at in self.position.items():
                 if not self._polls(place):
                     self.lag[place] = max(0, self.bounds(place)[1] - at)
+
+    def unstable(self) -> dict[Place, Unstable]:
+        """Of partitions that are read to their end: see `unstable`."""
+        return unstable(self.client, self._end)
 
     def take_until(self, stops: Mapping[Place, int]) -> list[Slice]:
         """The polled records below these offsets; `covers` told that they are all here."""

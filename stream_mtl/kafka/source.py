@@ -11,6 +11,7 @@ from stream_mtl.errors import BrokerUnavailable, RollForwardMismatch, TopicChang
 from stream_mtl.kafka.heartbeat import EVERY_S, FIRST_S, Heartbeat
 from stream_mtl.kafka.ownership import Place
 from stream_mtl.kafka.reader import Reader, Slice
+from stream_mtl.kafka.unstable import Unstable
 
 # A fetch brings one partition after the other, each with all that one request may hold of it (see `settings`),
 # so the last one shows up behind this much of the others. In cuts it cannot be said: theirs may be small.
@@ -18,6 +19,7 @@ _LOOK_AHEAD_BYTES = 64 << 20
 _NAP_S = 0.05  # after which the stop flag is looked at again
 _PATIENCE_S = 120.0  # roll-forward: without any message
 _LAG_S = 5.0  # while commands alone are read, the other partitions' ends are asked for
+_UNSTABLE_S = 5.0  # after which it is asked again what waits behind open transactions
 
 
 class Source:
@@ -40,6 +42,8 @@ class Source:
         self._waiting = waiting
         self._frozen_at = 0.0  # monotonic, of the newest live cut
         self._lag_asked = float("-inf")  # monotonic
+        self._unstable: dict[Place, Unstable] = {}
+        self._unstable_asked = float("-inf")  # monotonic
         self._asked_again = False  # since then, whether this is really the end
 
     def open(self, positions: Mapping[Place, int]) -> None:
@@ -87,6 +91,13 @@ class Source:
     def lag(self) -> dict[Place, int]:
         """Offsets between position and known end, as of the last `next_cut`; never asks the broker."""
         return dict(self._reader.lag)
+
+    def unstable(self) -> dict[Place, Unstable]:
+        """Where the log goes on behind the end of what may be read; asked of the broker every few seconds at most."""
+        now = time.monotonic()
+        if now - self._unstable_asked >= _UNSTABLE_S:
+            self._unstable, self._unstable_asked = self._reader.unstable(), now
+        return self._unstable
 
     def next_cut(
         self,

@@ -75,11 +75,13 @@ PINNED = {
     "score_staleness_seconds": (),
     "scores_published": (),
     "source_idle_seconds": (),
+    "stable_offset_lag_records": ("topic",),
     "task_weight": ("task",),
     "train_step_duration_seconds": (),
     "train_steps": ("task",),
     "transaction_open_seconds": (),
     "transfer": ("task", "kind"),
+    "watermark_lag_seconds": (),
 }
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -310,6 +312,25 @@ def test_an_unforeseen_reason_counts_as_other() -> None:
 @pytest.mark.parametrize("metric,labels", sorted(PINNED.items()))
 def test_every_metric_has_help(metric: str, labels: tuple[str, ...]) -> None:
     assert METRICS[metric][1]
+
+
+def test_the_watermark_shows_how_old_the_newest_final_label_is() -> None:
+    """It stands still while one partition does; the newest event time does not."""
+    metrics = Metrics(Config(), clock=lambda: 1_000.0)
+    watch = Watch(metrics, Health())
+    assert _value(metrics, "watermark_lag_seconds") == 0
+    watch.cut(_cut(event_time=990_000), CutFacts(step_seconds=0, watermark_ms=400_000))
+    assert _value(metrics, "watermark_lag_seconds") == 600
+    assert _value(metrics, "event_time_lag_seconds") == 10
+
+
+def test_what_waits_behind_an_open_transaction_is_shown_until_it_ends() -> None:
+    metrics, _, watch = _watch()
+    assert _value(metrics, "stable_offset_lag_records", topic="shop.events") == 0
+    watch.trouble("unstable", topic="shop.events", offsets=12)
+    assert _value(metrics, "stable_offset_lag_records", topic="shop.events") == 12
+    watch.trouble("unstable", topic="shop.events", offsets=0)
+    assert _value(metrics, "stable_offset_lag_records", topic="shop.events") == 0
 
 
 def test_a_paused_worker_shows_that_and_its_lag() -> None:
