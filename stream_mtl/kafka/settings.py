@@ -37,6 +37,8 @@ REFUSED: Mapping[str, str] = {
 # Of two batches under way to a partition that only just comes up, the first can get lost (see `receipts`).
 ONE_REQUEST: Mapping[str, Setting] = {"max.in.flight.requests.per.connection": 1}
 _THIN_S = 30.0  # librdkafka writes 20 lines a second while a broker is away
+# On a broker that has just started; should it stay so, what was asked for fails and says why.
+_PASSING = re.compile(r"Coordinator load in progress: retrying$")
 
 
 def group_id(config: Config) -> str:
@@ -157,13 +159,15 @@ class _Heard(logging.Filter):
 
 
 class _Thin(logging.Filter):
-    """Lets a line through when none that differs from it only in numbers passed lately."""
+    """Lets a line through when none that differs from it only in numbers passed lately, and it is no passing matter."""
 
     def __init__(self) -> None:
         super().__init__()
         self._last: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if _PASSING.search(record.getMessage()):
+            return False
         kind = re.sub(r"\d+", "#", record.getMessage())
         now = time.monotonic()
         if now - self._last.get(kind, -_THIN_S) < _THIN_S:

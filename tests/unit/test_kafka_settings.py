@@ -145,6 +145,16 @@ def test_repeated_lines_of_the_client_are_thinned(caplog: pytest.LogCaptureFixtu
     assert len(caplog.messages) == 2
 
 
+def test_a_coordinator_that_is_just_starting_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    """Each first transaction on a new broker meets it; any other failure of the same request is shown."""
+    failed = "GETPID [p#producer-2] [thrd:main]: Failed to acquire idempotence PID from broker h:1/1: Broker: %s: retrying"
+    with caplog.at_level(logging.WARNING, logger="stream_mtl.kafka"):
+        quiet_logger().warning(failed, "Coordinator load in progress")
+        assert caplog.messages == []
+        quiet_logger().warning(failed, "Coordinator not available")
+    assert len(caplog.messages) == 1
+
+
 def test_notes_are_short_printable_ascii() -> None:
     """Whatever the incarnation is called, the note fits and holds the cut."""
     (one,) = offsets({("t", 0): 5}, 42, "é\0\n" + "x" * 300)
