@@ -47,7 +47,7 @@ class Report:
     cuts: int
     gaps: int
     overlaps: int
-    digest_equal: bool
+    digest_equal: bool | None  # None: no cut could be folded again, so nothing was compared
     scores_missing: int
     scores_doubled: int
     cuts_unverifiable: int
@@ -56,7 +56,7 @@ class Report:
     @property
     def clean(self) -> bool:
         wrong = self.gaps + self.overlaps + self.scores_missing + self.scores_doubled
-        return self.digest_equal and not wrong
+        return self.digest_equal is not False and not wrong
 
     def as_json(self) -> dict[str, object]:
         return {**asdict(self), "faults": list(self.faults)}
@@ -105,7 +105,7 @@ class _Comparison:
     def __init__(self, published: Published, horizon: int, repeats_allowed: bool) -> None:
         self._published, self._horizon = published, horizon
         self._repeats_allowed = repeats_allowed
-        self.digest_equal = True
+        self.digest_equal: bool | None = None
         self.missing = self.doubled = self.unverifiable = 0
         self.faults: list[str] = []
 
@@ -115,6 +115,8 @@ class _Comparison:
             self.unverifiable += 1
             self._compare_count(entry)
             return
+        if self.digest_equal is None:
+            self.digest_equal = True
         if result.digest != entry.record.digest:
             self._differs(f"cut {entry.cut}: digest differs from the ledger's")
         expected = expected_states.get(entry.cut)

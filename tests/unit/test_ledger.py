@@ -248,3 +248,9 @@ def test_cuts_whose_inputs_are_gone_are_named_and_their_scores_still_counted() -
     found.by_cut[1].clear()
     report = verify(a_ledger(10), Refold(unreadable=(0, 1, 2)), found)
     assert (report.cuts_unverifiable, report.scores_missing, report.digest_equal) == (3, 1, True)
+
+
+def test_a_ledger_of_which_nothing_can_be_folded_again_is_not_said_to_be_equal() -> None:
+    """On another kind of processor: scores are still counted, and nothing is known to be wrong."""
+    report = verify(a_ledger(3), Refold(unreadable=(0, 1, 2)), published(3))
+    assert (report.cuts_unverifiable, report.digest_equal, report.clean) == (3, None, True)

@@ -72,7 +72,9 @@ def verify(call: Call) -> int:
             " right topic and broker?"
         )
     found = report.as_json()
-    lines = [f"{name:<18} {value}" for name, value in found.items() if name != "faults"]
+    lines = [
+        f"{name:<18} {output.plain(value)}" for name, value in found.items() if name != "faults"
+    ]
     if report.cuts_unverifiable:
         lines.append(
             f"{report.cuts_unverifiable} of {report.cuts} cuts were not folded again (another configuration or"
