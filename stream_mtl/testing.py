@@ -107,7 +107,7 @@ class MemorySource:
 
     def close(self) -> None: ...
 
-    def unstable(self) -> dict[Place, Unstable]:
+    def unstable(self, fresh: bool = False) -> dict[Place, Unstable]:
         return {}
 
     def lag(self) -> dict[Place, int]:

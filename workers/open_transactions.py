@@ -32,20 +32,28 @@ class OpenTransactions:
             if offsets != self._told.get(topic, 0):
                 self._observer.trouble("unstable", topic=topic, offsets=offsets)
         self._told = worst
-        open_now = {(place, one.stable): one.offsets for place, one in found.items()}
+        open_now = [(place, one.stable) for place, one in found.items()]
         self._since = {key: self._since.get(key, now) for key in open_now}
         self._named &= self._since.keys()
         for key, since in self._since.items():
             if now - since >= _HANGING_S and key not in self._named:
                 self._named.add(key)
-                (topic, partition), stable = key
                 _LOG.warning(
-                    "%s[%d]: %d offsets from %d on wait behind a transaction that whoever writes there has kept open for"
-                    " %.0f s; nobody can read them before it ends. `kafka-transactions.sh find-hanging` names it, its"
-                    " `abort` ends it",
-                    topic,
-                    partition,
-                    open_now[key],
-                    stable,
+                    "%s has kept open for %.0f s; nobody can read them before it ends."
+                    " `kafka-transactions.sh find-hanging` names it, its `abort` ends it",
+                    _waiting(key[0], found[key[0]]),
                     now - since,
                 )
+
+    def leave(self, found: Mapping[Partition, Unstable]) -> None:
+        """The worker ends at what may be read: says what it leaves there."""
+        for place, one in found.items():
+            _LOG.warning("%s still has open; they were not read", _waiting(place, one))
+
+
+def _waiting(place: Partition, one: Unstable) -> str:
+    topic, partition = place
+    return (
+        f"{topic}[{partition}]: {one.offsets} offsets from {one.stable} on wait behind a transaction that whoever writes"
+        " there"
+    )

@@ -226,6 +226,7 @@ class Trainer:
                 and not self._fold.orders.paused
                 and self._ports.source.at_end
             ):
+                self._open_transactions.leave(self._ports.source.unstable(fresh=True))
                 return
             resting = self._breaker.open and not self._rest.over(self._ports.elapsed())
             if resting or self._fold.orders.paused:

@@ -92,10 +92,10 @@ class Source:
         """Offsets between position and known end, as of the last `next_cut`; never asks the broker."""
         return dict(self._reader.lag)
 
-    def unstable(self) -> dict[Place, Unstable]:
-        """Where the log goes on behind the end of what may be read; asked of the broker every few seconds at most."""
+    def unstable(self, fresh: bool = False) -> dict[Place, Unstable]:
+        """Where the log goes on behind the end of what may be read; unless `fresh`, as of the last few seconds."""
         now = time.monotonic()
-        if now - self._unstable_asked >= _UNSTABLE_S:
+        if fresh or now - self._unstable_asked >= _UNSTABLE_S:
             self._unstable, self._unstable_asked = self._reader.unstable(), now
         return self._unstable
 

@@ -27,7 +27,7 @@ def unstable(client: Consumer, ends: Mapping[Place, int]) -> dict[Place, Unstabl
     """Of partitions that are read to their ends, those whose log goes on behind them.
 
     Costs a request for every partition of which fetches told that it is longer: it may have grown since its end was told.
-    One whose broker does not answer is left out.
+    Where one is not answered the others are not asked.
     """
     found = {}
     for place, end in ends.items():
@@ -38,7 +38,7 @@ def unstable(client: Consumer, ends: Mapping[Place, int]) -> dict[Place, Unstabl
         try:
             _, stable = client.get_watermark_offsets(partition, timeout=_ASK_S)
         except KafkaException:
-            continue
+            break  # nobody answers: one wait, not one a partition
         if stable <= end:
             found[place] = Unstable(end, high - end)
     return found

@@ -41,6 +41,17 @@ def test_one_that_hangs_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
     assert "find-hanging" in line
 
 
+def test_a_worker_that_ends_says_what_it_leaves(caplog: pytest.LogCaptureFixture) -> None:
+    """With `--until-idle`: a job that reads all there is must not pass over some of it in silence."""
+    transactions = OpenTransactions(Silent())
+    transactions.leave({})
+    assert caplog.messages == []
+    transactions.leave({(EVENTS, 3): Unstable(100, 7)})
+    (line,) = caplog.messages
+    assert "7 offsets from 100 on" in line
+    assert "not read" in line
+
+
 def test_a_writer_whose_transactions_end_is_not_named(caplog: pytest.LogCaptureFixture) -> None:
     """There is one open at every look, but never the same."""
     transactions = OpenTransactions(Silent())
