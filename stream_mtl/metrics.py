@@ -105,6 +105,9 @@ METRICS: dict[str, Declared] = {
         " read them",
         "topic",
     ),
+    "stable_offset_stuck_seconds": _gauge(
+        "How long one and the same transaction has been open there, as far as was seen", "topic"
+    ),
     "event_time_lag_seconds": _gauge("Wall clock minus the newest event time committed"),
     "watermark_lag_seconds": _gauge(
         "Wall clock minus the watermark, the event time that has certainly been reached: windows"

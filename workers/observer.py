@@ -82,7 +82,8 @@ class Observer(Protocol):
 
     def trouble(self, kind: str, **facts: Fact) -> None:
         """Something to count: commit_aborted, commit_indefinite, producer_recreated (reason=...),
-        fenced, broker (away=0|1), gap (topic, records), unstable (topic, offsets behind an open transaction), digest_mismatch, breaker (open=0|1), disk (free bytes), headroom
+        fenced, broker (away=0|1), gap (topic, records), unstable (topic, offsets behind an open transaction,
+        seconds that it has been open), digest_mismatch, breaker (open=0|1), disk (free bytes), headroom
         (seconds until the log forgets what a restart needs), crash_suspects (records: 0 when it is over)."""
 
     def summary(self, summary: Mapping[str, object]) -> None:

@@ -15,26 +15,23 @@ _LOG = logging.getLogger(__name__)
 
 
 class OpenTransactions:
-    """Each topic's worst partition goes to the observer; a transaction that hangs is named once in the log."""
+    """Each topic's most records and longest time go to the observer; a transaction that hangs is named once in the log.
+
+    Writers that commit without a pause have one open at nearly every look, but never the same: the stable offset moves.
+    """
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
-        self._told: dict[str, int] = {}  # topic -> offsets
+        self._told: set[str] = set()  # topics of which more than 0 was told
         self._since: dict[tuple[Partition, int], float] = {}  # partition and stable offset
         self._named: set[tuple[Partition, int]] = set()
 
     def look(self, found: Mapping[Partition, Unstable], now: float) -> None:
         """What `Source.unstable` says; `now` is monotonic, in seconds."""
-        worst = dict.fromkeys(self._told, 0)
-        for (topic, _), one in found.items():
-            worst[topic] = max(worst.get(topic, 0), one.offsets)
-        for topic, offsets in worst.items():
-            if offsets != self._told.get(topic, 0):
-                self._observer.trouble("unstable", topic=topic, offsets=offsets)
-        self._told = worst
         open_now = [(place, one.stable) for place, one in found.items()]
         self._since = {key: self._since.get(key, now) for key in open_now}
         self._named &= self._since.keys()
+        self._tell(found, now)
         for key, since in self._since.items():
             if now - since >= _HANGING_S and key not in self._named:
                 self._named.add(key)
@@ -44,6 +41,21 @@ class OpenTransactions:
                     _waiting(key[0], found[key[0]]),
                     now - since,
                 )
+
+    def _tell(self, found: Mapping[Partition, Unstable], now: float) -> None:
+        topics = {topic for topic, _ in found}
+        for topic in sorted(self._told | topics):
+            here = {place: one for place, one in found.items() if place[0] == topic}
+            self._observer.trouble(
+                "unstable",
+                topic=topic,
+                offsets=max((one.offsets for one in here.values()), default=0),
+                seconds=max(
+                    (now - self._since[place, one.stable] for place, one in here.items()),
+                    default=0.0,
+                ),
+            )
+        self._told = topics
 
     def leave(self, found: Mapping[Partition, Unstable]) -> None:
         """The worker ends at what may be read: says what it leaves there."""

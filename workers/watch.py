@@ -173,8 +173,9 @@ class Watch(Silent):
             case "gap":
                 metrics.add("gap_records", float(facts["records"]), topic=str(facts["topic"]))
             case "unstable":
-                offsets, topic = float(facts["offsets"]), str(facts["topic"])
-                metrics.set("stable_offset_lag_records", offsets, topic=topic)
+                topic = str(facts["topic"])
+                metrics.set("stable_offset_lag_records", float(facts["offsets"]), topic=topic)
+                metrics.set("stable_offset_stuck_seconds", float(facts["seconds"]), topic=topic)
             case "breaker":
                 self._health.breaker = bool(facts["open"])
                 metrics.set("breaker_open", float(facts["open"]))

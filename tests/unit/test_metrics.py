@@ -76,6 +76,7 @@ PINNED = {
     "scores_published": (),
     "source_idle_seconds": (),
     "stable_offset_lag_records": ("topic",),
+    "stable_offset_stuck_seconds": ("topic",),
     "task_weight": ("task",),
     "train_step_duration_seconds": (),
     "train_steps": ("task",),
@@ -327,10 +328,12 @@ def test_the_watermark_shows_how_old_the_newest_final_label_is() -> None:
 def test_what_waits_behind_an_open_transaction_is_shown_until_it_ends() -> None:
     metrics, _, watch = _watch()
     assert _value(metrics, "stable_offset_lag_records", topic="shop.events") == 0
-    watch.trouble("unstable", topic="shop.events", offsets=12)
+    watch.trouble("unstable", topic="shop.events", offsets=12, seconds=30.0)
     assert _value(metrics, "stable_offset_lag_records", topic="shop.events") == 12
-    watch.trouble("unstable", topic="shop.events", offsets=0)
+    assert _value(metrics, "stable_offset_stuck_seconds", topic="shop.events") == 30
+    watch.trouble("unstable", topic="shop.events", offsets=0, seconds=0.0)
     assert _value(metrics, "stable_offset_lag_records", topic="shop.events") == 0
+    assert _value(metrics, "stable_offset_stuck_seconds", topic="shop.events") == 0
 
 
 def test_a_paused_worker_shows_that_and_its_lag() -> None:

@@ -13,23 +13,39 @@ EVENTS, ITEMS = "shop.events", "shop.items"
 
 class Told(Silent):
     def __init__(self) -> None:
-        self.said: list[tuple[Fact, Fact]] = []
+        self.said: list[tuple[Fact, Fact, Fact]] = []
 
     def trouble(self, kind: str, **facts: Fact) -> None:
         assert kind == "unstable"
-        self.said.append((facts["topic"], facts["offsets"]))
+        self.said.append((facts["topic"], facts["offsets"], facts["seconds"]))
+
+    def take(self) -> list[tuple[Fact, Fact, Fact]]:
+        said, self.said = self.said, []
+        return said
 
 
-def test_the_worst_partition_of_a_topic_is_told_once_and_its_end_too() -> None:
+def test_the_most_records_and_the_longest_time_of_a_topic_are_told_and_the_end_once() -> None:
     told = Told()
     transactions = OpenTransactions(told)
-    two = {(EVENTS, 0): Unstable(100, 7), (EVENTS, 1): Unstable(40, 9), (ITEMS, 0): Unstable(5, 1)}
-    for now in (0.0, 5.0):
-        transactions.look(two, now)
-    assert told.said == [(EVENTS, 9), (ITEMS, 1)]
-    transactions.look({(EVENTS, 0): Unstable(100, 7)}, 10.0)
-    transactions.look({}, 15.0)
-    assert told.said[2:] == [(EVENTS, 7), (ITEMS, 0), (EVENTS, 0)]
+    first = {(EVENTS, 0): Unstable(100, 7), (ITEMS, 0): Unstable(5, 1)}
+    transactions.look(first, 10.0)
+    assert told.take() == [(EVENTS, 7, 0), (ITEMS, 1, 0)]
+    transactions.look({(EVENTS, 0): Unstable(100, 7), (EVENTS, 1): Unstable(40, 9)}, 15.0)
+    assert told.take() == [(EVENTS, 9, 5), (ITEMS, 0, 0)]
+    transactions.look({(EVENTS, 1): Unstable(40, 9)}, 20.0)
+    assert told.take() == [(EVENTS, 9, 5)]
+    for now in (25.0, 30.0):
+        transactions.look({}, now)
+    assert told.take() == [(EVENTS, 0, 0)]
+
+
+def test_a_writer_that_never_pauses_is_not_stuck() -> None:
+    """Its transactions end: what may be read moves on, and the clock begins anew."""
+    told = Told()
+    transactions = OpenTransactions(told)
+    for now in range(0, 400, 5):
+        transactions.look({(EVENTS, 3): Unstable(100 + now, 7)}, now)
+    assert {said[2] for said in told.take()} == {0}
 
 
 def test_one_that_hangs_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
