@@ -12,7 +12,7 @@ from stream_mtl.errors import BrokerUnavailable, PositionLost, StorageError
 from stream_mtl.kafka.bounds import bounds
 from stream_mtl.kafka.faults import CALL_S, damaged, error_of, explain, is_damaged, is_denied
 from stream_mtl.kafka.rights import explain_denial
-from stream_mtl.kafka.settings import consumer_settings, open_consumer
+from stream_mtl.kafka.settings import consumer_settings, group_id, open_consumer
 from stream_mtl.kafka.topics import input_topics
 
 _PATIENCE_S = 25.0  # without any news: less than the main loop may be silent
@@ -76,9 +76,11 @@ def committed_offsets(
             wanted += [TopicPartition(topic, number) for number in found.partitions]
         committed = consumer.committed(wanted, timeout=3 * timeout_s)
     except KafkaException as error:
-        raise explain(
-            error_of(error), "reading committed offsets", config.kafka.bootstrap
-        ) from None
+        fault = error_of(error)
+        if fault.code() == KafkaError._TIMED_OUT and not overlook_open:
+            committed_offsets(config, timeout_s, overlook_open=True)  # raises where nobody answers
+            raise BrokerUnavailable(_withheld(config)) from None
+        raise explain(fault, "reading committed offsets", config.kafka.bootstrap) from None
     finally:
         consumer.close()
     for one in committed:
@@ -88,6 +90,15 @@ def committed_offsets(
         for one in committed
         if one.offset >= 0
     }
+
+
+def _withheld(config: Config) -> str:
+    return (
+        f"reading committed offsets: {config.kafka.bootstrap} answers, and keeps those of {group_id(config)} back for a"
+        " transaction that does not end, though nobody is left who could end it: a broker that died lost its markers."
+        " `kafka-transactions.sh find-hanging` names it in __consumer_offsets, the ledger and the scores; `abort` each,"
+        " and the worker goes on from where the ledger ends then"
+    )
 
 
 def _require_answer(error: KafkaError | None, topic: str, config: Config) -> None:

@@ -79,7 +79,8 @@ class Tenure:
         last = last_record(self._config)
         if last is not None and self._end is not None and last[0] < self._end:
             raise BrokerUnavailable(
-                f"the ledger {self._config.topics.ledger} ends at {last[0]}, our record is at {self._end}"
+                f"the ledger {self._config.topics.ledger} ends at {last[0]}, our record is at {self._end}; should it"
+                " stay so, a transaction there does not end: `kafka-transactions.sh find-hanging`"
             )
         return last
 

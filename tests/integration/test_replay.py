@@ -110,6 +110,7 @@ def test_a_challenger_is_put_in_place_on_a_running_worker(run: Run) -> None:
     assert after["lineage"] not in (summary["lineage"], made["lineage"])
     assert after["events_consumed"] == summary["events_consumed"] + 2  # the two commands
     report = answer(stream_mtl(file, "ledger", "verify"))
-    assert (report["gaps"], report["overlaps"], report["digest_equal"]) == (0, 0, True)
+    # the lineage's one checkpoint is of its last cut: there is nothing to fold from it, the proof folds from nothing
+    assert (report["gaps"], report["overlaps"], report["digest_equal"]) == (0, 0, None)
     proof = answer(stream_mtl(file, "replay", "--from-nothing"))
     assert proof["equal"] is True

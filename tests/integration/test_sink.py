@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from stream_mtl.config import Config
 from stream_mtl.errors import BrokerUnavailable, CommitIndefinite, ConfigError, Fenced
@@ -20,7 +20,12 @@ from stream_mtl.kafka.ledger_log import committed_offsets, last_record, read_led
 from stream_mtl.kafka.ownership import Place
 from stream_mtl.kafka.publication import Claim, Publication, noted_cut
 from stream_mtl.kafka.server import KafkaServer
-from stream_mtl.kafka.settings import open_producer
+from stream_mtl.kafka.settings import (
+    consumer_settings,
+    open_consumer,
+    open_producer,
+    transactional_settings,
+)
 from stream_mtl.kafka.sink import TransactionalSink
 from stream_mtl.kafka.topics import ensure_topics
 from tests.publications import START_MS, publication, read_published, settle
@@ -338,6 +343,26 @@ def test_a_producer_that_ended_between_two_cuts_is_replaced(
     sink._producer = Ended(sink._producer, KafkaError._STATE)  # type: ignore[assignment,arg-type]
     assert sink.commit(publication(1, positions)).recreations == ("other",)
     assert ledger(config) == [b"ledger 1 "]
+
+
+def test_offsets_held_back_by_a_transaction_that_does_not_end_are_told_from_a_broker_that_is_away(
+    config: Config, sink: TransactionalSink, positions: dict[Place, int]
+) -> None:
+    """As after a broker that lost the markers: all else answers, so "is it up?" would send an operator the wrong way."""
+    sink.commit(publication(1, positions))
+    settings = {**transactional_settings(config), "transactional.id": f"{config.app}.other"}
+    producer = open_producer(settings)
+    producer.init_transactions()
+    producer.begin_transaction()
+    consumer = open_consumer(consumer_settings(config))
+    group = consumer.consumer_group_metadata()
+    consumer.close()
+    producer.send_offsets_to_transaction([TopicPartition(*p, 0) for p in positions], group)
+    with pytest.raises(BrokerUnavailable, match=r"(?s)answers, and keeps those of .* find-hanging"):
+        committed_offsets(config, timeout_s=1.0)
+    producer.abort_transaction()
+    found = committed_offsets(config)
+    assert {place: offset for place, (offset, _) in found.items()} == positions
 
 
 def taken_over(
