@@ -14,6 +14,7 @@ from stream_mtl.kafka.faults import CALL_S, damaged, error_of, explain, is_damag
 from stream_mtl.kafka.rights import explain_denial
 from stream_mtl.kafka.settings import consumer_settings, group_id, open_consumer
 from stream_mtl.kafka.topics import input_topics
+from stream_mtl.kafka.unstable import HANGS
 
 _PATIENCE_S = 25.0  # without any news: less than the main loop may be silent
 _LOOK_BACK = 64  # offsets; a cut takes two, itself and the transaction's marker
@@ -94,10 +95,8 @@ def committed_offsets(
 
 def _withheld(config: Config) -> str:
     return (
-        f"reading committed offsets: {config.kafka.bootstrap} answers, and keeps those of {group_id(config)} back for a"
-        " transaction that does not end, though nobody is left who could end it: a broker that died lost its markers."
-        " `kafka-transactions.sh find-hanging` names it in __consumer_offsets, the ledger and the scores; `abort` each,"
-        " and the worker goes on from where the ledger ends then"
+        f"reading committed offsets: {config.kafka.bootstrap} answers, and keeps those of {group_id(config)} back for"
+        f" {HANGS}"
     )
 
 

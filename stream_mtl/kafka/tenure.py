@@ -7,6 +7,7 @@ note the committed offsets bear, and where the ledger ends.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,10 +16,12 @@ from stream_mtl.config import Config
 from stream_mtl.errors import BrokerUnavailable
 from stream_mtl.kafka.ledger_log import committed_offsets, last_record
 from stream_mtl.kafka.publication import noted_incarnation
+from stream_mtl.kafka.unstable import require_visible
 
 _LOOK_S = 1.0  # of one request, so that `stop` is heard between them; twice as long after every one in vain
 _LONGEST_LOOK_S = 8.0
 T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
 
 
 class Overtaken(Exception):
@@ -40,6 +43,7 @@ class Tenure:
     def begin(self) -> None:
         """To be called when all others are fenced. Raises BrokerUnavailable after the patience or on `stop`."""
         self._predecessors = self._patiently(self._holders)
+        self._patiently(self._visible)
         last = self._patiently(self._last)
         self._end = None if last is None else last[0]
 
@@ -57,6 +61,7 @@ class Tenure:
         Raises Overtaken where the last one is neither that nor the one before: the cut must not be sent again.
         BrokerUnavailable after the patience or on `stop`.
         """
+        self._patiently(self._visible)
         last = self._patiently(self._last)
         if last is None or last[0] == self._end:
             return None
@@ -74,22 +79,28 @@ class Tenure:
         found = (noted_incarnation(note) for _, note in notes)
         return frozenset(one for one in found if one is not None)
 
+    def _visible(self) -> None:
+        """What is committed is what can be read: nothing of ours is open now."""
+        require_visible(self._config)
+
     def _last(self) -> tuple[int, bytes] | None:
         """The ledger's newest record. It does not end before ours: a broker that says so is not up to date."""
         last = last_record(self._config)
         if last is not None and self._end is not None and last[0] < self._end:
             raise BrokerUnavailable(
-                f"the ledger {self._config.topics.ledger} ends at {last[0]}, our record is at {self._end}; should it"
-                " stay so, a transaction there does not end: `kafka-transactions.sh find-hanging`"
+                f"the ledger {self._config.topics.ledger} ends at {last[0]}, our record is at {self._end}"
             )
         return last
 
     def _patiently(self, look: Callable[[], T]) -> T:
-        deadline = time.monotonic() + self._patience_s
+        deadline, told = time.monotonic() + self._patience_s, ""
         while True:
             try:
                 return look()
-            except BrokerUnavailable:
+            except BrokerUnavailable as error:
                 if self._stop() or time.monotonic() > deadline:
                     raise
+                if str(error) != told:
+                    told = str(error)
+                    _LOG.warning("%s; trying again", told)
             time.sleep(0.1)

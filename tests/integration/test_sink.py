@@ -365,6 +365,28 @@ def test_offsets_held_back_by_a_transaction_that_does_not_end_are_told_from_a_br
     assert {place: offset for place, (offset, _) in found.items()} == positions
 
 
+def test_nothing_is_committed_behind_a_transaction_that_hides_the_end_of_the_ledger(
+    config: Config, sink: TransactionalSink, positions: dict[Place, int]
+) -> None:
+    """Nobody would see it, the next start neither: it would make the same cuts again, and all show once it ends."""
+    sink.commit(publication(1, positions))
+    sink.close()
+    settings = {**transactional_settings(config), "transactional.id": f"{config.app}.other"}
+    producer = open_producer(settings)
+    producer.init_transactions()
+    producer.begin_transaction()
+    producer.produce(config.topics.ledger, b"of nobody", partition=0)
+    producer.flush()
+    with pytest.raises(BrokerUnavailable, match=r"hidden by a transaction .* find-hanging"):
+        TransactionalSink(config, patience_s=1.0).open()
+    producer.abort_transaction()
+    again = TransactionalSink(config)
+    again.open()
+    again.commit(publication(2, positions))
+    again.close()
+    assert ledger(config) == [b"ledger 1 ", b"ledger 2 "]
+
+
 def taken_over(
     config: Config, positions: dict[Place, int], also_commits: bool
 ) -> tuple[TransactionalSink, TransactionalSink]:
