@@ -20,6 +20,9 @@ from stream_mtl.kafka.unstable import require_visible
 
 _LOOK_S = 1.0  # of one request, so that `stop` is heard between them; twice as long after every one in vain
 _LONGEST_LOOK_S = 8.0
+_TOLD_S = (
+    5.0  # after which it is said what is waited for: a broker that has just started takes a moment
+)
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 
@@ -93,14 +96,15 @@ class Tenure:
         return last
 
     def _patiently(self, look: Callable[[], T]) -> T:
-        deadline, told = time.monotonic() + self._patience_s, ""
+        began, told = time.monotonic(), ""
         while True:
             try:
                 return look()
             except BrokerUnavailable as error:
-                if self._stop() or time.monotonic() > deadline:
+                waited_s = time.monotonic() - began
+                if self._stop() or waited_s > self._patience_s:
                     raise
-                if str(error) != told:
+                if waited_s > _TOLD_S and str(error) != told:
                     told = str(error)
                     _LOG.warning("%s; trying again", told)
             time.sleep(0.1)
