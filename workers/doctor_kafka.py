@@ -13,6 +13,7 @@ from stream_mtl.kafka.rights import Right, grant_line, missing
 from stream_mtl.kafka.settings import insecurities
 from stream_mtl.kafka.survey import Survey, TopicSurvey, survey
 from stream_mtl.kafka.topics import COMPACTION_LAG_MS, input_topics, plan
+from stream_mtl.kafka.unstable import require_visible
 from stream_mtl.ledger import Context, Entry, decode
 from stream_mtl.recovery import differences, refuse_foreign
 from workers.context import begins_by_itself, context_of
@@ -43,7 +44,19 @@ def examine_broker(config: Config) -> list[Finding]:
     findings = [*judge(config, seen), *_rights(config, lacking), *_security(config)]
     if config.topics.ledger in seen.topics:
         findings.append(_ledger(config))
+    names = config.topics
+    if {names.ledger, names.scores, names.dlq, names.acks} <= set(seen.topics):
+        findings.append(_outputs(config))
     return findings
+
+
+def _outputs(config: Config) -> Finding:
+    """A worker at work moves on within the look, and is not in the way."""
+    try:
+        require_visible(config)
+    except StreamMtlError as error:
+        return Finding("outputs", "fail", str(error), "see the message")
+    return Finding("outputs", "ok", "what is committed can be read")
 
 
 def _ledger(config: Config) -> Finding:

@@ -29,6 +29,7 @@ from stream_mtl.kafka.settings import (
 from stream_mtl.kafka.sink import TransactionalSink
 from stream_mtl.kafka.topics import ensure_topics
 from tests.publications import START_MS, publication, read_published, settle
+from workers.doctor_kafka import examine_broker
 from workers.ports import kafka_ports
 
 pytestmark = pytest.mark.integration
@@ -379,7 +380,9 @@ def test_nothing_is_committed_behind_a_transaction_that_hides_the_end_of_the_led
     producer.flush()
     with pytest.raises(BrokerUnavailable, match=r"hidden by a transaction .* find-hanging"):
         TransactionalSink(config, patience_s=1.0).open()
+    assert {one.name: one.status for one in examine_broker(config)}["outputs"] == "fail"
     producer.abort_transaction()
+    assert {one.name: one.status for one in examine_broker(config)}["outputs"] == "ok"
     again = TransactionalSink(config)
     again.open()
     again.commit(publication(2, positions))
