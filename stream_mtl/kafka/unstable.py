@@ -4,8 +4,8 @@ A reader of committed records comes to its end at such a transaction, and nothin
 the log goes on. Should the writer be dead and its coordinator have lost the transaction, it stays so until a person ends it.
 
 It may be our own: Kafka on one node (4.3.1), killed between the acknowledgment of a commit and its markers, is leader of
-nothing when it is back, takes the partitions for deleted, and calls the transaction complete without a marker. Cuts that are
-committed behind it are seen by nobody, and a start that does not see them would make them once more.
+nothing when it is back, takes the partitions for deleted, and calls the transaction complete without a marker. A start does
+not see that cut and would make it once more; and the next marker of ours in a partition ends both, so that both would show.
 """
 
 from __future__ import annotations

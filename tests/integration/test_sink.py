@@ -369,7 +369,7 @@ def test_offsets_held_back_by_a_transaction_that_does_not_end_are_told_from_a_br
 def test_nothing_is_committed_behind_a_transaction_that_hides_the_end_of_the_ledger(
     config: Config, sink: TransactionalSink, positions: dict[Place, int]
 ) -> None:
-    """Nobody would see it, the next start neither: it would make the same cuts again, and all show once it ends."""
+    """A start does not see what is hidden there: it would make it once more, and one day both would show."""
     sink.commit(publication(1, positions))
     sink.close()
     settings = {**transactional_settings(config), "transactional.id": f"{config.app}.other"}
