@@ -249,7 +249,7 @@ class Pipeline:
 
     @property
     def watermark_ms(self) -> int:
-        """Event time up to which labels are final, epoch ms; 0 before anything is certain."""
+        """The watermark: windows that end before it have closed. Epoch ms; 0 before anything is certain."""
         return self.parts.watermark.value
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from stream_mtl.kafka.unstable import Unstable
 from stream_mtl.ledger import Partition
@@ -20,9 +20,10 @@ class OpenTransactions:
     Writers that commit without a pause have one open at nearly every look, but never the same: the stable offset moves.
     """
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, observer: Observer, topics: Iterable[str]) -> None:
+        """Of all `topics` the first look tells: the worker before this one, cut off, may have left a number there."""
         self._observer = observer
-        self._told: set[str] = set()  # topics of which more than 0 was told
+        self._told = set(topics)  # of which something was told that may have ended
         self._since: dict[tuple[Partition, int], float] = {}  # partition and stable offset
         self._named: set[tuple[Partition, int]] = set()
 

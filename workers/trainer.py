@@ -34,6 +34,7 @@ from stream_mtl.errors import (
 from stream_mtl.failpoints import Failpoint
 from stream_mtl.headroom import Headroom
 from stream_mtl.kafka.publication import Committed
+from stream_mtl.kafka.topics import input_topics
 from stream_mtl.ledger import Durable, decode, encode_cut
 from stream_mtl.manifest import Identity
 from stream_mtl.rollback import begun
@@ -154,7 +155,7 @@ class Trainer:
             ports.source,
             lambda records: observer.trouble("crash_suspects", records=records),
         )
-        self._open_transactions = OpenTransactions(observer)
+        self._open_transactions = OpenTransactions(observer, input_topics(config))
         self._gaps: Counter[str] = Counter()
         self._began = ports.elapsed()
         self._events = 0

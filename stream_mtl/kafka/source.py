@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+
+from confluent_kafka import KafkaException
 
 from stream_mtl.config import Config
 from stream_mtl.cut import Cut, Range, Record, records_digest
@@ -96,7 +99,9 @@ class Source:
         """Where the log goes on behind the end of what may be read; unless `fresh`, as of the last few seconds."""
         now = time.monotonic()
         if fresh or now - self._unstable_asked >= _UNSTABLE_S:
-            self._unstable, self._unstable_asked = self._reader.unstable(), now
+            self._unstable_asked = now
+            with contextlib.suppress(KafkaException):  # unknown is not ended: what was known stays
+                self._unstable = self._reader.unstable()
         return self._unstable
 
     def next_cut(

@@ -43,7 +43,7 @@ def unstable(client: Consumer, ends: Mapping[Place, int]) -> dict[Place, Unstabl
     """Of partitions that are read to their ends, those whose log goes on behind them.
 
     Costs a request for every partition of which fetches told that it is longer: it may have grown since its end was told.
-    Where one is not answered the others are not asked.
+    Raises KafkaException at the first that is not answered: one wait, not one a partition.
     """
     found = {}
     for place, end in ends.items():
@@ -51,10 +51,7 @@ def unstable(client: Consumer, ends: Mapping[Place, int]) -> dict[Place, Unstabl
         _, high = client.get_watermark_offsets(partition, cached=True)
         if high <= end:
             continue
-        try:
-            _, stable = client.get_watermark_offsets(partition, timeout=_ASK_S)
-        except KafkaException:
-            break  # nobody answers: one wait, not one a partition
+        _, stable = client.get_watermark_offsets(partition, timeout=_ASK_S)
         if stable <= end:
             found[place] = Unstable(end, high - end)
     return found

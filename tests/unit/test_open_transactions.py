@@ -26,7 +26,7 @@ class Told(Silent):
 
 def test_the_most_records_and_the_longest_time_of_a_topic_are_told_and_the_end_once() -> None:
     told = Told()
-    transactions = OpenTransactions(told)
+    transactions = OpenTransactions(told, ())
     first = {(EVENTS, 0): Unstable(100, 7), (ITEMS, 0): Unstable(5, 1)}
     transactions.look(first, 10.0)
     assert told.take() == [(EVENTS, 7, 0), (ITEMS, 1, 0)]
@@ -42,14 +42,21 @@ def test_the_most_records_and_the_longest_time_of_a_topic_are_told_and_the_end_o
 def test_a_writer_that_never_pauses_is_not_stuck() -> None:
     """Its transactions end: what may be read moves on, and the clock begins anew."""
     told = Told()
-    transactions = OpenTransactions(told)
+    transactions = OpenTransactions(told, ())
     for now in range(0, 400, 5):
         transactions.look({(EVENTS, 3): Unstable(100 + now, 7)}, now)
     assert {said[2] for said in told.take()} == {0}
 
 
+def test_what_an_earlier_worker_of_the_process_told_is_taken_back() -> None:
+    """Cut off from its broker it was replaced; a transaction that ended meanwhile must not be shown for ever."""
+    told = Told()
+    OpenTransactions(told, (EVENTS, ITEMS)).look({(EVENTS, 0): Unstable(100, 7)}, 5.0)
+    assert told.take() == [(EVENTS, 7, 0), (ITEMS, 0, 0)]
+
+
 def test_one_that_hangs_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
-    transactions = OpenTransactions(Silent())
+    transactions = OpenTransactions(Silent(), ())
     for now in range(0, 400, 5):
         transactions.look({(EVENTS, 3): Unstable(100, 7 + now)}, now)
     (line,) = caplog.messages
@@ -59,7 +66,7 @@ def test_one_that_hangs_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_worker_that_ends_says_what_it_leaves(caplog: pytest.LogCaptureFixture) -> None:
     """With `--until-idle`: a job that reads all there is must not pass over some of it in silence."""
-    transactions = OpenTransactions(Silent())
+    transactions = OpenTransactions(Silent(), ())
     transactions.leave({})
     assert caplog.messages == []
     transactions.leave({(EVENTS, 3): Unstable(100, 7)})
@@ -70,7 +77,7 @@ def test_a_worker_that_ends_says_what_it_leaves(caplog: pytest.LogCaptureFixture
 
 def test_a_writer_whose_transactions_end_is_not_named(caplog: pytest.LogCaptureFixture) -> None:
     """There is one open at every look, but never the same."""
-    transactions = OpenTransactions(Silent())
+    transactions = OpenTransactions(Silent(), ())
     for now in range(0, 400, 5):
         transactions.look({(EVENTS, 3): Unstable(100 + now, 7)}, now)
     assert caplog.messages == []
