@@ -30,7 +30,7 @@ from stream_mtl import Config, build
 from stream_mtl.batch import Batch
 from stream_mtl.features import Features, Rows
 from stream_mtl.hashing import hash64, mix64
-from stream_mtl.scoring import Moment, Scored
+from stream_mtl.scoring import Moment, Prepared
 from workers import settings
 
 TASKS = ("click", "purchase")
@@ -111,12 +111,12 @@ def leave_out_lists(pipeline: Any) -> None:
     """No lists are made; the shop still forgets who and what expired."""
     shop, scoring = pipeline.parts.shop, pipeline.parts.scoring
 
-    def publish(moment: Moment) -> Scored:
+    def prepare(moment: Moment) -> Prepared:
         shop.take_touched()
         shop.expire(moment.event_time)
-        return Scored((), 0)
+        return Prepared((), (), ())
 
-    scoring.publish = publish
+    scoring.prepare = prepare
 
 
 def _table(tap: Tap, truth: Mapping[tuple[str, str], tuple[float, float]], item: int) -> Table:

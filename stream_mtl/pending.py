@@ -45,6 +45,11 @@ class Pending:
         """Rows of the next step."""
         return min(self._batch_rows, max(self._first_rows, self._taken // GROWTH))
 
+    @property
+    def suffices(self) -> bool:
+        """Whether there are rows for a step."""
+        return self._rows >= self.step_rows()
+
     def add(self, batch: Batch) -> None:
         if self._thin is not None:
             batch = self._thin(batch)
@@ -54,7 +59,7 @@ class Pending:
 
     def full(self) -> Iterator[Batch]:
         """Batches for as many steps as there are rows; the rest waits for later cuts."""
-        if self._rows < self.step_rows():
+        if not self.suffices:
             return
         list_key_B = torch.cat([part.list_key_B for part in self._parts])
         start = 0

@@ -17,6 +17,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +29,7 @@ from stream_mtl.commands import Decision, obey
 from stream_mtl.config import Config
 from stream_mtl.cut import Cut, CutResult, DriftAlarm, Output, Reject, digest_outputs
 from stream_mtl.erasure import forget_rows
-from stream_mtl.events import AnyEvent, Outcome
+from stream_mtl.events import AnyEvent, Command, Outcome
 from stream_mtl.label_join import COUNTED_AS
 from stream_mtl.ledger import FOLD_VERSION
 from stream_mtl.orders import Orders
@@ -36,7 +37,7 @@ from stream_mtl.parts import Parts
 from stream_mtl.reencoding import ENCODER
 from stream_mtl.refused_rows import Refused, examples
 from stream_mtl.rollback import rolled_back, tasks_afresh
-from stream_mtl.scoring import Moment, Scored
+from stream_mtl.scoring import Moment, Prepared, Scored
 from stream_mtl.serde import FILE_TOPIC, Decoded, decode_all
 from stream_mtl.state import State
 from stream_mtl.step_report import StepReport
@@ -79,10 +80,12 @@ class Pipeline:
         outcomes += self._advance(cut, decoded)
         joined = self.parts.join.counts
         counts.update({COUNTED_AS[name]: joined[name] - before[name] for name in COUNTED_AS})
-        refused = self._learn(outcomes, counts)
+        self._judge(outcomes, counts)
+        moment = self._moment(cut)
+        refused, prepared = self._train(decoded.commands, moment, counts)
         decided, drifts = self._decided(), self.parts.reactions.drifts
-        obeyed, said = obey(self, decoded.commands, self._moment(cut), cut.targets, cut.number)
-        scored = self._publish(cut, counts)
+        obeyed, said = obey(self, decoded.commands, moment, cut.targets, cut.number)
+        scored = self._publish(prepared, moment, counts)
         outputs = (*said, *scored.outputs)
         decisions = (*decided, *obeyed, *too_large(scored.left_out))
         rejects = (*decoded.rejects, *examples(refused, cut, self.config))
@@ -140,11 +143,8 @@ class Pipeline:
             self._predict([self.parts.features.open(joined.exposures)])
         return list(joined.outcomes)
 
-    def _learn(self, outcomes: Sequence[Outcome], counts: Counter[str]) -> list[Refused]:
-        """Judge what was served, then train on it; late labels mend the memories first.
-
-        Gives the rows of the steps that were refused.
-        """
+    def _judge(self, outcomes: Sequence[Outcome], counts: Counter[str]) -> None:
+        """Judge what was served before it is learned; late labels mend the memories first."""
         parts = self.parts
         self.reports, self.judged = [], None
         parts.reactions.begin()
@@ -167,6 +167,24 @@ class Pipeline:
             counts["example_rows"] += len(rows.batch) + len(corrections)
             counts["left_out_rows"] += parts.row_limit.take()
             parts.reactions.observed(self._event_time)
+
+    def _train(
+        self, commands: Sequence[Command], moment: Moment, counts: Counter[str]
+    ) -> tuple[list[Refused], Prepared | None]:
+        """All steps that there are rows for; gives the rows of those that were refused.
+
+        Beside them, on a second thread, what the cut's lists need of the shop: no step changes it, so that nothing depends
+        on who is first. Not where a command has still to say who gets a list.
+        """
+        if commands or not self.parts.pending.suffices:
+            return self._steps(counts), None
+        with ThreadPoolExecutor(1, "lists") as aside:
+            prepared = aside.submit(self.parts.scoring.prepare, moment)
+            refused = self._steps(counts)
+        return refused, prepared.result()
+
+    def _steps(self, counts: Counter[str]) -> list[Refused]:
+        parts = self.parts
         refused = []
         for batch in parts.pending.full():
             self.reports.append(parts.learner.step(batch))
@@ -188,10 +206,11 @@ class Pipeline:
         verdicts = parts.publish_gate.decide(parts.evaluation.forgetting)
         return [*refused, *parts.reactions.take(), *verdicts]
 
-    def _publish(self, cut: Cut, counts: Counter[str]) -> Scored:
+    def _publish(self, prepared: Prepared | None, moment: Moment, counts: Counter[str]) -> Scored:
+        scoring = self.parts.scoring
         if self.parts.publish_gate.held:
             counts["held_back"] += 1
-        scored = self.parts.scoring.publish(self._moment(cut))
+        scored = scoring.publish(prepared or scoring.prepare(moment), moment)
         counts["scored_rows"] += scored.rows
         counts["scores"] += sum(output.value is not None for output in scored.outputs)
         return scored

@@ -3,6 +3,9 @@
 Published are the users and queries that the cut touched, the users scored longest ago, and for
 strangers one popular list a domain. A key is published at most once per `min_interval_ms` of event
 time; what came too early waits, in order, and goes out with the first cut that may carry it.
+
+Half of the work asks no model: who is due, candidates, their features. `prepare` does that half, and may run beside the
+optimiser's steps.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from stream_mtl.errors import ConfigError
 from stream_mtl.features import Features
 from stream_mtl.labels import PROFILE
 from stream_mtl.learner import Learner
+from stream_mtl.lists import Lists
 from stream_mtl.publish_gate import PublishGate
 from stream_mtl.recall import Recall
 from stream_mtl.retrieval import Candidates, Retrieval
@@ -39,6 +43,26 @@ class Moment:
     event_time: int
     published_at: int
     model: dict[str, Any]  # app, lineage, cut, fold_version
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Lists that are to be ranked, all of users or all of queries."""
+
+    kind: str
+    names: Sequence[str]
+    slots: npt.NDArray[np.int64]
+    candidates: Candidates
+    rows: Lists
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All that a cut publishes, as far as it can be made without a model."""
+
+    tombstones: Sequence[Output]
+    asked: Sequence[Asked]
+    popular: Sequence[Output]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +142,11 @@ class Scoring:
         }
         self._given = [n for n in learner.conditional if n.partition("_given_")[0] not in tasks]
 
-    def publish(self, moment: Moment) -> Scored:
-        """Score all that is due at `moment.event_time`; tombstones for what expired."""
+    def prepare(self, moment: Moment) -> Prepared:
+        """Who is due at `moment.event_time`, with candidates and their features; tombstones for what expired.
+
+        Reads and changes the shop, never a model.
+        """
         for key in self._shop.take_touched():
             self._waiting.setdefault(key)
         tombstones = self._expire(moment)
@@ -130,16 +157,28 @@ class Scoring:
             users += [name for name in quiet if self._rested(f"user:{name}", moment.event_time)]
         queries = [key[6:] for key in due if key.startswith("query:")]
         domains = [key[8:] for key in due if key.startswith("popular:")]
-        user_lists, user_rows = self._lists("user", users, moment)
-        query_lists, query_rows = self._lists("query", queries, moment)
-        popular = [self._popular(domain, moment) for domain in domains]
-        made = (*tombstones, *user_lists, *query_lists, *popular)
+        asked = []
+        if users:
+            slots = self._shop.user_slots(users)
+            candidates = self._retrieval.for_users(slots)
+            self._shop.mark_scored(slots, moment.event_time)
+            asked.append(self._asked("user", users, slots, candidates))
+        if queries:
+            slots = self._shop.query_slots(queries)
+            asked.append(self._asked("query", queries, slots, self._retrieval.for_queries(slots)))
+        return Prepared(tombstones, asked, [self._popular(domain, moment) for domain in domains])
+
+    def publish(self, prepared: Prepared, moment: Moment) -> Scored:
+        """Score and rank what was prepared, by the model as it is now."""
+        lists = [output for asked in prepared.asked for output in self._lists(asked, moment)]
+        made = (*prepared.tombstones, *lists, *prepared.popular)
         limit = self._settings.max_record_bytes
         outputs = tuple(one for one in made if len(one.value or b"") <= limit)
         for output in outputs:
             if output.value is not None:
                 self._published[output.key] = moment.event_time
-        return Scored(outputs, user_rows + query_rows, len(made) - len(outputs))
+        rows = sum(len(asked.rows) for asked in prepared.asked)
+        return Scored(outputs, rows, len(made) - len(outputs))
 
     def erase_user(self, user_id: str, moment: Moment) -> Output:
         """The tombstone of an erased user, who is also taken off the waiting list."""
@@ -181,22 +220,19 @@ class Scoring:
         self._published.pop(key, None)
         return Output(key, None, moment.event_time)
 
-    def _lists(self, kind: str, names: Sequence[str], moment: Moment) -> tuple[list[Output], int]:
-        if not names:
-            return [], 0
-        if kind == "user":
-            slots = self._shop.user_slots(names)
-            candidates = self._retrieval.for_users(slots)
-            self._shop.mark_scored(slots, moment.event_time)
-        else:
-            slots = self._shop.query_slots(names)
-            candidates = self._retrieval.for_queries(slots)
-        scores, of_users, rows = self._score(kind, slots, candidates)
+    def _asked(
+        self, kind: str, names: Sequence[str], slots: npt.NDArray[np.int64], candidates: Candidates
+    ) -> Asked:
+        return Asked(kind, names, slots, candidates, self._features.lists(kind, candidates))
+
+    def _lists(self, asked: Asked, moment: Moment) -> list[Output]:
+        kind, candidates = asked.kind, asked.candidates
+        scores, of_users = self._score(asked)
         value_UC = self._value(kind, scores)
         value_UC[candidates.item_UC < 0] = -np.inf
         best_UP = np.argsort(-value_UC, axis=1, kind="stable")[:, : self._settings.published]
         if kind == "user" and self._recall is not None:
-            self._recall.remember(slots, candidates.item_UC, candidates.named_UC, best_UP)
+            self._recall.remember(asked.slots, candidates.item_UC, candidates.named_UC, best_UP)
         item_UP, value_UP, *score_NUP = (
             np.take_along_axis(of_UC, best_UP, 1)
             for of_UC in (candidates.item_UC, value_UC, *scores.values())
@@ -205,21 +241,18 @@ class Scoring:
         listed_U = np.count_nonzero(item_UP >= 0, axis=1).tolist()  # padding comes last
         surface = "home" if kind == "user" else "search"
         outputs = []
-        for row, (name, n) in enumerate(zip(names, listed_U, strict=True)):
+        for row, (name, n) in enumerate(zip(asked.names, listed_U, strict=True)):
             listed = self._entries(
                 item_UP[row, :n], value_UP[row, :n], list(scores), score_UPN[row, :n]
             )
             of_user = of_users[row] if of_users else None
             outputs.append(self._output(kind, name, {surface: listed}, moment, of_user))
-        return outputs, rows
+        return outputs
 
-    def _score(
-        self, kind: str, slots: npt.NDArray[np.int64], candidates: Candidates
-    ) -> tuple[dict[str, Floats], list[UserScores], int]:
+    def _score(self, asked: Asked) -> tuple[dict[str, Floats], list[UserScores]]:
         """Task scores of every candidate, [U, C] each; padding scores 0. And what is said of the users."""
-        valid_UC = candidates.item_UC >= 0
-        lists = self._features.lists(kind, candidates)
-        prediction = self._gate.predict(lists, ranking=True)
+        valid_UC = asked.candidates.item_UC >= 0
+        prediction = self._gate.predict(asked.rows, ranking=True)
         names = [*self._of_items, *self._given]
         prob_BT, tasks = prediction.prob_BT, self._features.spec.tasks
         if len(self._of_items) < len(tasks):
@@ -233,9 +266,9 @@ class Scoring:
             scores[name] = np.zeros(valid_UC.shape)
             scores[name][valid_UC] = flat_BN[:, n]
         of_users: list[UserScores] = []
-        if self._of_users and kind == "user":
+        if self._of_users and asked.kind == "user":
             of_users = self._describe(prediction.output_BC, valid_UC)
-        return scores, of_users, len(lists)
+        return scores, of_users
 
     def _describe(
         self, output_BC: torch.Tensor, valid_UC: npt.NDArray[np.bool_]

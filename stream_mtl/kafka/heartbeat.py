@@ -6,14 +6,16 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
-FIRST_S = 1.0  # a shorter step costs nothing: letting go throws away what was fetched ahead
+# Letting go throws away what was fetched ahead, and all of it is fetched again. In a backlog that must not happen cut
+# by cut, and a full cut of 2,000 records is seconds of work; the client itself would wait for five minutes.
+FIRST_S = 10.0
 EVERY_S = 0.5
 
 
 class Heartbeat:
     """`with Heartbeat(let_go, poll, take_up): long_step()`.
 
-    A thread waits a second; if the step still runs, it calls `let_go` once and then `poll` twice a second.
+    A thread waits `first_s`; if the step still runs, it calls `let_go` once and then `poll` twice a second.
     `take_up` is called at the end when it had let go. An error of the thread is raised at the end, unless the
     step itself failed.
     """

@@ -13,6 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -74,10 +75,23 @@ class Reader:
     def at_end(self) -> bool:
         return not self._held and len(self._end) == len(self.position)
 
-    @property
-    def balanced(self) -> bool:
-        """Is the next record of every partition known, or that there is none yet?"""
-        return all(waiting or place in self._end for place, waiting in self._buffer.items())
+    def settled(self, count: int) -> bool:
+        """Are the earliest `count` records of all partitions here, as far as each one's times go forward?
+
+        Nothing earlier is to come of a partition than the newest record that it has shown; of one that is at its end, nothing.
+        """
+        behind = [waiting for place, waiting in self._buffer.items() if place not in self._end]
+        if not all(behind):
+            return False
+        horizon = min((_stamp(waiting[-1]) for waiting in behind), default=None)
+        if horizon is None:
+            return True
+        early = 0
+        for waiting in self._buffer.values():
+            early += sum(1 for _ in takewhile(lambda r: _stamp(r) <= horizon, waiting))
+            if early >= count:
+                return True
+        return False
 
     @property
     def client(self) -> Consumer:
@@ -142,7 +156,7 @@ class Reader:
         """
         own: dict[Place, list[Record]] = {place: [] for place in self.position}
         heads = [
-            (_stamp(waiting), place)
+            (_stamp(waiting[0]), place)
             for place, waiting in self._buffer.items()
             if waiting and self._polls(place)
         ]
@@ -152,7 +166,7 @@ class Reader:
             waiting = self._buffer[place]
             own[place].append(self._next(waiting))
             if waiting:
-                heapq.heapreplace(heads, (_stamp(waiting), place))
+                heapq.heapreplace(heads, (_stamp(waiting[0]), place))
             else:
                 heapq.heappop(heads)
         return [self._slice(place, records) for place, records in own.items()]
@@ -324,6 +338,6 @@ def _size(record: Record) -> int:
     return len(record.key or b"") + len(record.value or b"")
 
 
-def _stamp(waiting: deque[Record]) -> int:
-    """Kafka's time of the next record of a partition."""
-    return waiting[0].timestamp_ms or 0
+def _stamp(record: Record) -> int:
+    """Kafka's time of a record."""
+    return record.timestamp_ms or 0

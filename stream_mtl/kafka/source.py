@@ -197,7 +197,7 @@ class Source:
 
     def _wants_more(self, limit: int) -> bool:
         reader = self._reader
-        ahead = reader.held_bytes < _LOOK_AHEAD_BYTES and not reader.balanced
+        ahead = reader.held_bytes < _LOOK_AHEAD_BYTES and not reader.settled(limit)
         return len(reader) < limit or ahead
 
     def read(self, ranges: Sequence[Range]) -> list[Record]:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,8 @@ import torch
 
 from stream_mtl import build, cuts
 from stream_mtl.config import Config
-from stream_mtl.cut import Cut
+from stream_mtl.cut import Cut, Record
+from stream_mtl.files import TOPIC
 from stream_mtl.hashing import hash64
 from stream_mtl.pipeline import Pipeline
 from stream_mtl.simulator import as_line, simulate
@@ -94,6 +99,62 @@ def test_a_fold_with_learned_vectors_goes_on_bit_for_bit_too(
     assert undisturbed.parts.towers.steps > 3
     assert undisturbed.summary()["recall"]["sources"]["learned"] > 0
     assert ("learned/trained" in undisturbed.parts.searches.state()) == bool(index)
+
+
+@pytest.mark.parametrize(
+    "learned", [{}, {"learned": True, "batch": 8, "again": 8, "first_steps": 2}]
+)
+def test_lists_prepared_beside_the_steps_are_those_prepared_after_them(
+    stream: list[Cut], learned: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a second thread does while the model learns is what one thread does when it has learned."""
+    config = small(retrieval=learned)
+    beside = folded(build(config, "test"), stream)
+    monkeypatch.setattr("stream_mtl.pipeline.ThreadPoolExecutor", AfterTheSteps)
+    assert folded(build(config, "test"), stream) == beside
+    assert AfterTheSteps.calls > 3
+
+
+class AfterTheSteps(Executor):
+    """An executor without a thread: calls run when its `with` ends."""
+
+    calls = 0
+
+    def __init__(self, *_: object) -> None:
+        self._waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, call: Callable[..., Any], /, *given: Any, **named: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self._waiting.append((future, partial(call, *given, **named)))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        for future, call in self._waiting:
+            future.set_result(call())
+            AfterTheSteps.calls += 1
+
+
+def test_who_is_erased_in_a_cut_gets_no_list_of_that_cut(config: Config, stream: list[Cut]) -> None:
+    """Though the cut has events of the user and rows for a step, beside which lists would be prepared."""
+    model = build(config, "test")
+    for at, cut in enumerate(stream):  # noqa: B007
+        known = {key for key, _ in model.state()["scoring/published"]}
+        result = model.step(cut)
+        listed = {o.key for o in result.outputs if o.key.startswith("user:") and o.value}
+        if result.counts.get("steps") and listed & known:
+            break
+    user = min(listed & known).removeprefix("user:")
+    erase = {
+        "type": "erase_user", "schema_version": 1, "command_id": "c1", "issued_at": NOON,
+        "user_id": user,
+    }  # fmt: skip
+    command = Record(TOPIC, 0, 10**9, None, json.dumps(erase).encode())
+    again = build(config, "test")
+    for earlier in stream[:at]:
+        again.step(earlier)
+    result = again.step(replace(cut, records=(*cut.records, command)))
+    assert result.counts["steps"]
+    assert [o.value for o in result.outputs if o.key == f"user:{user}"] == [None]
 
 
 def test_a_fold_that_compares_gradients_says_which_tasks_agree(stream: list[Cut]) -> None:
