@@ -8,7 +8,8 @@ Throughput: the topics hold a backlog; the trainer, a process of its own, reads 
 after `--warm`, when the memories are full. The bare loop (`benchmarks.bare_loop`) does the same steps,
 rehearsal and scoring on ready batches, right after the trainer; predictions
 for rows at the moment of showing are the trainer's alone. The ratio is its seconds over the trainer's, by the clock on the wall and by CPU time (of all threads of each process). The broker shares the
-cores with the trainer and not with the bare loop.
+cores with the trainer and not with the bare loop. Torch has one thread in both; the trainer has the Kafka client's
+threads beside it, and one that prepares lists during the steps, so its CPU time can be more than its seconds.
 
 Latency: a producer writes at half of the measured rate into live topics; from the call that produces an
 event to the return of the poll in which a read_committed subscriber finds the first list of that user made by

@@ -131,7 +131,7 @@ def _armed(ports: Ports) -> Ports:
 
 
 class Trainer:
-    """One run, from a start to its end. All but the writing of checkpoints is on one thread."""
+    """One run, from a start to its end. All but the writing of checkpoints, and a part of a step, is on one thread."""
 
     def __init__(
         self,
