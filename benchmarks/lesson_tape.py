@@ -57,6 +57,8 @@ class Tape:
 class _Recorder:
     """Stands where the waiting rows and the learner's ears are."""
 
+    suffices = False  # for a step: none is taken
+
     def __init__(self, pipeline: Any, tape: Tape, shown: bool) -> None:
         self._tape, self._shown, self.events = tape, shown, 0
         parts = pipeline.parts
