@@ -46,7 +46,7 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Unranked:
     """Lists that are to be ranked, all of users or all of queries."""
 
     kind: str
@@ -61,7 +61,7 @@ class Prepared:
     """All that a cut publishes, as far as it can be made without a model."""
 
     tombstones: Sequence[Output]
-    asked: Sequence[Asked]
+    unranked: Sequence[Unranked]
     popular: Sequence[Output]
 
 
@@ -157,27 +157,29 @@ class Scoring:
             users += [name for name in quiet if self._rested(f"user:{name}", moment.event_time)]
         queries = [key[6:] for key in due if key.startswith("query:")]
         domains = [key[8:] for key in due if key.startswith("popular:")]
-        asked = []
+        unranked = []
         if users:
             slots = self._shop.user_slots(users)
             candidates = self._retrieval.for_users(slots)
             self._shop.mark_scored(slots, moment.event_time)
-            asked.append(self._asked("user", users, slots, candidates))
+            unranked.append(self._unranked("user", users, slots, candidates))
         if queries:
             slots = self._shop.query_slots(queries)
-            asked.append(self._asked("query", queries, slots, self._retrieval.for_queries(slots)))
-        return Prepared(tombstones, asked, [self._popular(domain, moment) for domain in domains])
+            unranked.append(
+                self._unranked("query", queries, slots, self._retrieval.for_queries(slots))
+            )
+        return Prepared(tombstones, unranked, [self._popular(domain, moment) for domain in domains])
 
     def publish(self, prepared: Prepared, moment: Moment) -> Scored:
         """Score and rank what was prepared, by the model as it is now."""
-        lists = [output for asked in prepared.asked for output in self._lists(asked, moment)]
+        lists = [output for one in prepared.unranked for output in self._lists(one, moment)]
         made = (*prepared.tombstones, *lists, *prepared.popular)
         limit = self._settings.max_record_bytes
         outputs = tuple(one for one in made if len(one.value or b"") <= limit)
         for output in outputs:
             if output.value is not None:
                 self._published[output.key] = moment.event_time
-        rows = sum(len(asked.rows) for asked in prepared.asked)
+        rows = sum(len(one.rows) for one in prepared.unranked)
         return Scored(outputs, rows, len(made) - len(outputs))
 
     def erase_user(self, user_id: str, moment: Moment) -> Output:
@@ -220,19 +222,19 @@ class Scoring:
         self._published.pop(key, None)
         return Output(key, None, moment.event_time)
 
-    def _asked(
+    def _unranked(
         self, kind: str, names: Sequence[str], slots: npt.NDArray[np.int64], candidates: Candidates
-    ) -> Asked:
-        return Asked(kind, names, slots, candidates, self._features.lists(kind, candidates))
+    ) -> Unranked:
+        return Unranked(kind, names, slots, candidates, self._features.lists(kind, candidates))
 
-    def _lists(self, asked: Asked, moment: Moment) -> list[Output]:
-        kind, candidates = asked.kind, asked.candidates
-        scores, of_users = self._score(asked)
+    def _lists(self, lists: Unranked, moment: Moment) -> list[Output]:
+        kind, candidates = lists.kind, lists.candidates
+        scores, of_users = self._score(lists)
         value_UC = self._value(kind, scores)
         value_UC[candidates.item_UC < 0] = -np.inf
         best_UP = np.argsort(-value_UC, axis=1, kind="stable")[:, : self._settings.published]
         if kind == "user" and self._recall is not None:
-            self._recall.remember(asked.slots, candidates.item_UC, candidates.named_UC, best_UP)
+            self._recall.remember(lists.slots, candidates.item_UC, candidates.named_UC, best_UP)
         item_UP, value_UP, *score_NUP = (
             np.take_along_axis(of_UC, best_UP, 1)
             for of_UC in (candidates.item_UC, value_UC, *scores.values())
@@ -241,7 +243,7 @@ class Scoring:
         listed_U = np.count_nonzero(item_UP >= 0, axis=1).tolist()  # padding comes last
         surface = "home" if kind == "user" else "search"
         outputs = []
-        for row, (name, n) in enumerate(zip(asked.names, listed_U, strict=True)):
+        for row, (name, n) in enumerate(zip(lists.names, listed_U, strict=True)):
             listed = self._entries(
                 item_UP[row, :n], value_UP[row, :n], list(scores), score_UPN[row, :n]
             )
@@ -249,10 +251,10 @@ class Scoring:
             outputs.append(self._output(kind, name, {surface: listed}, moment, of_user))
         return outputs
 
-    def _score(self, asked: Asked) -> tuple[dict[str, Floats], list[UserScores]]:
+    def _score(self, lists: Unranked) -> tuple[dict[str, Floats], list[UserScores]]:
         """Task scores of every candidate, [U, C] each; padding scores 0. And what is said of the users."""
-        valid_UC = asked.candidates.item_UC >= 0
-        prediction = self._gate.predict(asked.rows, ranking=True)
+        valid_UC = lists.candidates.item_UC >= 0
+        prediction = self._gate.predict(lists.rows, ranking=True)
         names = [*self._of_items, *self._given]
         prob_BT, tasks = prediction.prob_BT, self._features.spec.tasks
         if len(self._of_items) < len(tasks):
@@ -266,7 +268,7 @@ class Scoring:
             scores[name] = np.zeros(valid_UC.shape)
             scores[name][valid_UC] = flat_BN[:, n]
         of_users: list[UserScores] = []
-        if self._of_users and asked.kind == "user":
+        if self._of_users and lists.kind == "user":
             of_users = self._describe(prediction.output_BC, valid_UC)
         return scores, of_users
 

@@ -13,7 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import chain, islice, takewhile
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -83,15 +83,13 @@ class Reader:
         behind = [waiting for place, waiting in self._buffer.items() if place not in self._end]
         if not all(behind):
             return False
-        horizon = min((_stamp(waiting[-1]) for waiting in behind), default=None)
-        if horizon is None:
+        if not behind:
             return True
-        early = 0
-        for waiting in self._buffer.values():
-            early += sum(1 for _ in takewhile(lambda r: _stamp(r) <= horizon, waiting))
-            if early >= count:
-                return True
-        return False
+        horizon = min(_stamp(waiting[-1]) for waiting in behind)
+        early = (
+            takewhile(lambda r: _stamp(r) <= horizon, waiting) for waiting in self._buffer.values()
+        )
+        return sum(1 for _ in islice(chain.from_iterable(early), count)) == count
 
     @property
     def client(self) -> Consumer:

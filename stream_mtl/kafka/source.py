@@ -115,8 +115,8 @@ class Source:
         It closes `cut.interval_ms` after the one before, so that what came in meanwhile need not wait
         again, but gives records that are on their way a quarter of that; or at `cut.max_records`
         (or `at_most`, if fewer), records beyond wait.
-        In a backlog it looks ahead until every partition has shown its next record, so that a cut takes
-        the earliest ones of all.
+        In a backlog it looks ahead until no partition can have an earlier record than the last of the cut, so
+        that a cut takes the earliest ones of all.
         """
         reader, limit = self._reader, self._config.cut.max_records
         reader.poll_only(None)
@@ -197,8 +197,9 @@ class Source:
 
     def _wants_more(self, limit: int) -> bool:
         reader = self._reader
-        ahead = reader.held_bytes < _LOOK_AHEAD_BYTES and not reader.settled(limit)
-        return len(reader) < limit or ahead
+        if len(reader) < limit:
+            return True
+        return reader.held_bytes < _LOOK_AHEAD_BYTES and not reader.settled(limit)
 
     def read(self, ranges: Sequence[Range]) -> list[Record]:
         """The records of a recorded cut in its order, compared with its counts and hashes.

@@ -44,6 +44,12 @@ def digests(config: Config, stream: list[Cut]) -> list[str]:
     return folded(build(config, "test"), stream)
 
 
+def erasing(user: str) -> bytes:
+    """The command that erases a user."""
+    command = {"type": "erase_user", "schema_version": 1, "command_id": "c1", "issued_at": NOON}
+    return json.dumps({**command, "user_id": user}).encode()
+
+
 def folded(model: Pipeline, stream: list[Cut]) -> list[str]:
     return [*(model.step(cut).digest for cut in stream), model.state_digest()]
 
@@ -144,11 +150,7 @@ def test_who_is_erased_in_a_cut_gets_no_list_of_that_cut(config: Config, stream:
         if result.counts.get("steps") and listed & known:
             break
     user = min(listed & known).removeprefix("user:")
-    erase = {
-        "type": "erase_user", "schema_version": 1, "command_id": "c1", "issued_at": NOON,
-        "user_id": user,
-    }  # fmt: skip
-    command = Record(TOPIC, 0, 10**9, None, json.dumps(erase).encode())
+    command = Record(TOPIC, 0, 10**9, None, erasing(user))
     again = build(config, "test")
     for earlier in stream[:at]:
         again.step(earlier)
@@ -209,11 +211,7 @@ def test_learned_vectors_and_recall_forget_an_erased_user() -> None:
     assert parts.towers is not None
     assert len(parts.towers.state()["visits/user"]) > 3
     assert len(parts.recall.state()["place"]) == 1
-    erase = {
-        "type": "erase_user", "schema_version": 1, "command_id": "c1", "issued_at": NOON,
-        "user_id": "me",
-    }  # fmt: skip
-    fold.cut(json.dumps(erase).encode())
+    fold.cut(erasing("me"))
     assert len(parts.recall.state()["place"]) == 0
     assert (parts.towers.state()["visits/item"] == -1).all()
     assert not parts.towers.state()["visits/user"].any()
@@ -307,11 +305,7 @@ def test_an_erased_user_is_nowhere_in_the_state(
         fold.model.step(cut)
     user = busiest(fold.model)
     assert traces(fold.model, user)  # the search finds what is there
-    erase = {
-        "type": "erase_user", "schema_version": 1, "command_id": "c1", "issued_at": NOON,
-        "user_id": user,
-    }  # fmt: skip
-    out = fold.cut(json.dumps(erase).encode())
+    out = fold.cut(erasing(user))
     assert out[f"user:{user}"] is None
     assert traces(fold.model, user) == []
 
